@@ -1,0 +1,1 @@
+"""Between messages and arrays, and what PyPI does not carry of ROS."""

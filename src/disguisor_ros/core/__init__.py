@@ -1,0 +1,1 @@
+"""Algorithms: arrays in, arrays out. Nothing here knows of ROS, messages or files."""

@@ -1,0 +1,206 @@
+"""Calibrated cameras: projection, undistortion and viewing rays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+#: Distortion models of sensor_msgs/CameraInfo and the numbers of coefficients that they take.
+DISTORTION_MODELS = {
+    "plumb_bob": (0, 4, 5),
+    "rational_polynomial": (8, 12, 14),
+    "equidistant": (4,),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A pinhole camera with lens distortion at a fixed place in the world.
+
+    Frames follow REP-103: ``world`` is z-up in metres; the camera frame is optical
+    (x right, y down, z forward). Pixel (0, 0) is the centre of the top left pixel.
+
+    Parameters
+    ----------
+    name : str
+        Name of the camera, for example ``cn01``.
+    width, height : int
+        Size of the image, pixels.
+    matrix : ndarray, shape (3, 3)
+        Intrinsic matrix, pixels.
+    tf_camera_world : ndarray, shape (4, 4)
+        Rigid transform camera <- world, metres.
+    distortion : ndarray, shape (n,)
+        Coefficients in OpenCV's order (CameraInfo ``d``); empty or zero for none.
+    model : str
+        One of :data:`DISTORTION_MODELS`.
+
+    Raises
+    ------
+    ValueError
+        If a shape, the distortion model or the transform cannot be right.
+    """
+
+    name: str
+    width: int
+    height: int
+    matrix: np.ndarray
+    tf_camera_world: np.ndarray
+    distortion: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    model: str = "plumb_bob"
+
+    def __post_init__(self):
+        for attribute, shape in (("matrix", (3, 3)), ("tf_camera_world", (4, 4))):
+            value = np.asarray(getattr(self, attribute), dtype=np.float64)
+            if value.shape != shape or not np.isfinite(value).all():
+                raise ValueError(
+                    f"camera {self.name}: {attribute} must be finite with shape {shape},"
+                    f" got shape {value.shape}"
+                )
+            object.__setattr__(self, attribute, value)
+        distortion = np.asarray(self.distortion, dtype=np.float64).ravel()
+        object.__setattr__(self, "distortion", distortion)
+        if self.width <= 0 or self.height <= 0:
+            raise ValueError(f"camera {self.name}: size {self.width}x{self.height} is not positive")
+        if self.matrix[0, 0] <= 0 or self.matrix[1, 1] <= 0:
+            raise ValueError(f"camera {self.name}: focal lengths must be positive (not calibrated?)")
+        if self.model not in DISTORTION_MODELS:
+            raise ValueError(
+                f"camera {self.name}: distortion model {self.model!r} is not one of"
+                f" {', '.join(DISTORTION_MODELS)}"
+            )
+        allowed = DISTORTION_MODELS[self.model]
+        if distortion.any() and len(distortion) not in allowed:
+            raise ValueError(
+                f"camera {self.name}: {self.model} takes {allowed} distortion coefficients,"
+                f" got {len(distortion)}"
+            )
+        if not np.isfinite(distortion).all():
+            raise ValueError(f"camera {self.name}: distortion coefficients are not finite")
+        rotation = self.tf_camera_world[:3, :3]
+        if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or (
+            np.linalg.det(rotation) < 0
+        ):
+            raise ValueError(f"camera {self.name}: the rotation of tf_camera_world is not a rotation")
+
+    @cached_property
+    def tf_world_camera(self) -> np.ndarray:
+        """Rigid transform world <- camera, shape (4, 4), metres."""
+        return invert_rigid(self.tf_camera_world)
+
+    @property
+    def center(self) -> np.ndarray:
+        """Optical centre in the world, shape (3,), metres."""
+        return self.tf_world_camera[:3, 3]
+
+    @cached_property
+    def projection(self) -> np.ndarray:
+        """Projection matrix without distortion, pixels <- world, shape (3, 4)."""
+        return self.matrix @ self.tf_camera_world[:3]
+
+    @cached_property
+    def distorted(self) -> bool:
+        """Whether the lens distorts at all."""
+        return bool(self.distortion.any())
+
+    def to_camera(self, points_world: np.ndarray) -> np.ndarray:
+        """Points of the world in the camera frame, shape (..., 3), metres."""
+        return points_world @ self.tf_camera_world[:3, :3].T + self.tf_camera_world[:3, 3]
+
+    def project(self, points_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Project points of the world into the image.
+
+        Parameters
+        ----------
+        points_world : ndarray, shape (..., 3), metres
+
+        Returns
+        -------
+        pixels : ndarray, shape (..., 2)
+            NaN for points that are not in front of the camera.
+        depth : ndarray, shape (...)
+            Distance along the optical axis, metres.
+        """
+        return self.project_camera(self.to_camera(np.asarray(points_world, dtype=np.float64)))
+
+    def project_camera(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Project points of the camera frame; see :meth:`project`."""
+        depth = points[..., 2]
+        front = depth > 1e-6
+        normalized = points[..., :2] / np.where(front, depth, np.nan)[..., None]
+        if self.distorted:
+            normalized = self._distort(normalized)
+        pixels = normalized @ self.matrix[:2, :2].T + self.matrix[:2, 2]
+        return pixels, depth
+
+    def undistort(self, pixels: np.ndarray) -> np.ndarray:
+        """Normalised image coordinates of pixels, x/z and y/z in the camera frame.
+
+        Parameters
+        ----------
+        pixels : ndarray, shape (..., 2)
+
+        Returns
+        -------
+        ndarray, shape (..., 2)
+        """
+        pixels = np.asarray(pixels, dtype=np.float64)
+        if not self.distorted:
+            inverse = np.linalg.inv(self.matrix)
+            return pixels @ inverse[:2, :2].T + inverse[:2, 2]
+        flat = np.ascontiguousarray(pixels.reshape(-1, 1, 2))
+        if len(flat) == 0:
+            return pixels.copy()
+        if self.model == "equidistant":
+            out = cv2.fisheye.undistortPoints(flat, self.matrix, self.distortion)
+        else:
+            criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 1e-9)
+            out = cv2.undistortPointsIter(
+                flat, self.matrix, self.distortion, None, None, criteria
+            )
+        return out.reshape(pixels.shape)
+
+    def rays(self, pixels: np.ndarray) -> np.ndarray:
+        """Unit directions in the world of the rays through pixels, shape (..., 3)."""
+        normalized = self.undistort(pixels)
+        directions = np.concatenate([normalized, np.ones_like(normalized[..., :1])], axis=-1)
+        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+        return directions @ self.tf_camera_world[:3, :3]
+
+    def inside(self, pixels: np.ndarray, margin: float = 0.0) -> np.ndarray:
+        """Whether pixels lie in the image grown by ``margin`` pixels, shape (...), bool."""
+        x, y = pixels[..., 0], pixels[..., 1]
+        return (
+            (x >= -margin) & (y >= -margin)
+            & (x <= self.width - 1 + margin) & (y <= self.height - 1 + margin)
+        )
+
+    def _distort(self, normalized: np.ndarray) -> np.ndarray:
+        flat = normalized.reshape(-1, 2)
+        good = np.isfinite(flat).all(axis=1)
+        out = np.full_like(flat, np.nan)
+        if good.any():
+            if self.model == "equidistant":
+                pixels = cv2.fisheye.distortPoints(
+                    flat[good][:, None], np.eye(3), self.distortion
+                )
+            else:
+                points = np.concatenate([flat[good], np.ones((good.sum(), 1))], axis=1)
+                pixels, _ = cv2.projectPoints(
+                    points, np.zeros(3), np.zeros(3), np.eye(3), self.distortion
+                )
+            out[good] = pixels.reshape(-1, 2)
+        return out.reshape(normalized.shape)
+
+
+def invert_rigid(tf_a_b: np.ndarray) -> np.ndarray:
+    """Inverse of rigid transforms, shape (..., 4, 4): ``tf_b_a`` from ``tf_a_b``."""
+    rotation = np.swapaxes(tf_a_b[..., :3, :3], -1, -2)
+    out = np.zeros_like(tf_a_b)
+    out[..., :3, :3] = rotation
+    out[..., :3, 3] = -np.einsum("...ij,...j->...i", rotation, tf_a_b[..., :3, 3])
+    out[..., 3, 3] = 1.0
+    return out

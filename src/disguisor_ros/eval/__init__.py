@@ -1,0 +1,1 @@
+"""Figures: benchmarks on real data, score sheets on simulated truth, peers."""

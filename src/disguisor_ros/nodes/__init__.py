@@ -1,0 +1,1 @@
+"""The stages as ROS 2 nodes, one module each."""

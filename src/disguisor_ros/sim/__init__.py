@@ -1,0 +1,1 @@
+"""A synthetic operating room: scenes, sensors and exact truth."""
