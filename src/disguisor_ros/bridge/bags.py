@@ -1,0 +1,168 @@
+"""Rosbags with this project's messages: read, checked and written with the rosbags library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.rosbag2 import ReaderError, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from disguisor_ros.errors import UserError
+
+_SOURCES = Path(__file__).resolve().parents[2] / "disguisor_msgs" / "msg"
+
+
+@cache
+def message_definitions() -> dict[str, str]:
+    """Texts of the ``.msg`` files of disguisor_msgs by type name (``disguisor_msgs/msg/Heads``)."""
+    folder = _SOURCES
+    if not folder.is_dir():
+        from ament_index_python import get_package_share_directory
+
+        folder = Path(get_package_share_directory("disguisor_msgs")) / "msg"
+    return {f"disguisor_msgs/msg/{p.stem}": p.read_text() for p in sorted(folder.glob("*.msg"))}
+
+
+@cache
+def typestore():
+    """Typestore of ROS 2 Kilted with disguisor_msgs."""
+    store = get_typestore(Stores.ROS2_KILTED)
+    types = {}
+    for name, text in message_definitions().items():
+        types.update(get_types_from_msg(text, name))
+    store.register(types)
+    return store
+
+
+@contextmanager
+def open_bag(path: str | Path) -> Iterator[AnyReader]:
+    """Open a rosbag2 (directory, MCAP or sqlite3) for reading, in a ``with`` statement.
+
+    Raises
+    ------
+    UserError
+        If there is no bag, or it is empty or corrupt.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such bag")
+    if path.is_file() and path.suffix in (".mcap", ".db3"):
+        path = path.parent
+    if path.is_dir() and not (path / "metadata.yaml").exists():
+        raise UserError(f"{path}: not a rosbag2 (it has no metadata.yaml)")
+    try:
+        reader = AnyReader([path], default_typestore=typestore())
+        reader.open()
+    except (AnyReaderError, ReaderError, OSError, ValueError, AssertionError) as error:
+        raise UserError(f"{path}: the bag cannot be read ({_one_line(error)})") from error
+    except Exception as error:  # parsers of corrupt files raise whatever they trip over
+        raise UserError(f"{path}: the bag is corrupt ({_one_line(error)})") from error
+    try:
+        if reader.message_count == 0:
+            raise UserError(f"{path}: the bag is empty")
+        yield reader
+    finally:
+        reader.close()
+
+
+def raw_messages(reader: AnyReader, connections: Iterable | None = None):
+    """Iterate ``(connection, time_ns, rawdata)``; a corrupt part raises :class:`UserError`."""
+    try:
+        yield from reader.messages(connections)
+    except GeneratorExit:
+        raise
+    except Exception as error:
+        raise UserError(f"{reader.paths[0]}: the bag is corrupt ({_one_line(error)})") from error
+
+
+class BagWriter:
+    """Write a rosbag2 in MCAP, with one connection for every topic.
+
+    The bag grows in ``<path>.partial`` and takes its name when it is closed without an error, so
+    that nothing half-written looks complete.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the bag, which must not exist.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if self.path.exists():
+            raise UserError(f"{self.path}: exists already; remove it or choose another name")
+        self._partial = self.path.with_name(self.path.name + ".partial")
+        if self._partial.exists():
+            _remove_bag(self._partial)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._connections = {}
+
+    def write(self, topic: str, typename: str, time_ns: int, message, qos=()) -> None:
+        """Append a message, given as a rosbags message object or as CDR bytes."""
+        connection = self._connections.get(topic)
+        if connection is None:
+            connection = self._connections[topic] = self._writer.add_connection(
+                topic, typename, typestore=typestore(), offered_qos_profiles=list(qos)
+            )
+        if not isinstance(message, (bytes, bytearray, memoryview)):
+            message = typestore().serialize_cdr(message, typename)
+        self._writer.write(connection, time_ns, bytes(message))
+
+    def close(self) -> None:
+        """Finish the bag and give it its name."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            self._rename()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            _remove_bag(self._partial)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def _rename(self):
+        # The storage file and metadata.yaml carry the folder's name.
+        old, new = self._partial.name, self.path.name
+        for file in self._partial.glob(f"{old}*"):
+            file.rename(file.with_name(new + file.name[len(old):]))
+        metadata = self._partial / "metadata.yaml"
+        metadata.write_text(metadata.read_text().replace(old, new))
+        self._partial.rename(self.path)
+
+
+def header_of(rawdata) -> tuple[int, str]:
+    """Stamp (nanoseconds) and frame_id of a CDR message that begins with a std_msgs/Header."""
+    view = memoryview(rawdata)
+    order = "<" if view[1] & 1 else ">"
+    sec, nanosec, length = np.frombuffer(view[4:16], dtype=f"{order}i4")
+    frame = bytes(view[16 : 16 + max(int(length) - 1, 0)]).decode(errors="replace")
+    return int(sec) * 1_000_000_000 + int(nanosec), frame
+
+
+def _remove_bag(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:200] or type(error).__name__
