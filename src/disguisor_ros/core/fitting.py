@@ -1,0 +1,375 @@
+"""Bodies from keypoints: a batched Levenberg-Marquardt fit of segments, warm from the track."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from disguisor_ros.core.body_models import (
+    KEYPOINT_SEGMENTS,
+    PARENTS,
+    SEGMENTS,
+    BodyModel,
+)
+from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.head_pose import HeadSolver, HeadState
+from disguisor_ros.core.head_template import HeadTemplate
+from disguisor_ros.core.observations import Observations, observe
+from disguisor_ros.core.rotations import (
+    exp_so3,
+    hat,
+    left_jacobian_inverse,
+    log_so3,
+    yaw_matrix,
+)
+from disguisor_ros.core.types import Body, Head, Person3D
+
+#: Segments that the body solver turns: all but the head, which has a solver of its own.
+BODY = np.array([i for i, name in enumerate(SEGMENTS) if name != "head"])
+
+#: Keypoints that the body solver sees: shoulders to ankles.
+LIMBS = np.arange(5, 17)
+
+#: What lengths a track may differ in, and by how much (standard deviation of the logarithm).
+LENGTHS = {"overall": 0.08, "shoulder_width": 0.07, "torso": 0.06, "hip_width": 0.10,
+           "upper_arm": 0.06, "forearm": 0.06, "thigh": 0.06, "shank": 0.06}  # fmt: skip
+
+#: Standard deviation of each segment's rotation on its parent about x, y, z of the body frame,
+#: degrees; of the pelvis against the vertical (its heading is free).
+POSE_SIGMA_DEG = {
+    "pelvis": (18, 20, 1e6), "chest": (10, 18, 14), "upper_arm": (45, 55, 50),
+    "forearm": (14, 60, 45), "thigh": (16, 32, 22), "shank": (8, 45, 12),
+}  # fmt: skip
+
+#: Range of flexion about y against the body at ease, degrees (elbows bend forward: negative).
+FLEXION_DEG = {"forearm": (-140.0, 20.0), "shank": (-8.0, 140.0)}
+
+#: Standard deviation of a joint limit, degrees.
+LIMIT_SIGMA_DEG = 4.0
+
+#: Instants whose errors count as one: detectors err alike from frame to frame.
+CORRELATED_INSTANTS = 10
+
+#: A track that was not seen for so long starts anew.
+FORGET_S = 2.0
+
+
+@dataclass
+class _Track:
+    """What is known of a person from the instants before."""
+
+    stamp_ns: int
+    translation: np.ndarray
+    rotations: np.ndarray
+    lengths: np.ndarray
+    precision: np.ndarray
+    head: HeadState | None = None
+
+
+@dataclass
+class _Solution:
+    """State of the batch of bodies."""
+
+    translation: np.ndarray
+    rotations: np.ndarray
+    lengths: np.ndarray
+    normal: np.ndarray = field(default=None)
+
+
+class BodyFitter:
+    """Fits a body to each person, all persons in one batch.
+
+    Parameters
+    ----------
+    model : BodyModel
+    template : HeadTemplate, optional
+        Head that is placed on the body; loaded when not given.
+    iterations : int
+        Upper bound of Levenberg-Marquardt steps at an instant.
+    """
+
+    def __init__(
+        self, model: BodyModel, template: HeadTemplate | None = None, iterations: int = 10
+    ):
+        self.model = model
+        self.template = template if template is not None else HeadTemplate.load()
+        self.iterations = iterations
+        self.skeleton = _Skeleton(model)
+        self.neck_base = model.pivots[2] - (model.keypoints[3] + model.keypoints[4]) / 2
+        self.head_solver = HeadSolver(self.template, self.neck_base)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tracks."""
+        self._tracks: dict[int, _Track] = {}
+
+    def __call__(
+        self,
+        persons: list[Person3D],
+        keypoints_by_camera: dict[str, np.ndarray],
+        cameras: dict[str, Camera],
+        stamp_ns: int,
+    ) -> list[Body]:
+        """Fit all persons of an instant.
+
+        Parameters
+        ----------
+        persons : list of Person3D
+        keypoints_by_camera : dict of str to ndarray, shape (P, 17, 3)
+            x, y in pixels of the raw image and score; indexed by ``Person3D.detections``.
+        cameras : dict of str to Camera
+        stamp_ns : int
+            Instants must not go back in time; a jump back forgets all tracks.
+
+        Returns
+        -------
+        list of Body
+            One for each person that has a position, in the same order.
+        """
+        persons = [p for p in persons if np.isfinite(p.joints).all(axis=1).any()]
+        if any(stamp_ns < track.stamp_ns for track in self._tracks.values()):
+            self.reset()
+        horizon = stamp_ns - int(FORGET_S * 1e9)
+        self._tracks = {i: t for i, t in self._tracks.items() if t.stamp_ns >= horizon}
+        if not persons:
+            return []
+        seen = observe(persons, keypoints_by_camera, cameras)
+        tracks = [self._tracks.get(p.track_id) or self._birth(p, stamp_ns) for p in persons]
+        solution = self._solve(seen, tracks)
+        states = self._place_heads(persons, seen, solution, tracks, stamp_ns)
+        self._remember(persons, solution, tracks, states, stamp_ns)
+        return self._bodies(persons, solution, states)
+
+    def _birth(self, person: Person3D, stamp_ns: int) -> _Track:
+        """Body at ease on the person's joints, turned as shoulders and hips are."""
+        joints = person.joints
+        left = np.nanmean(_quiet([joints[5] - joints[6], joints[11] - joints[12]]), axis=0)
+        yaw = np.arctan2(-left[0], left[1]) if np.isfinite(left).all() else 0.0
+        rotation = yaw_matrix(yaw)
+        offset = joints - self.model.keypoints @ rotation.T
+        translation = np.nanmedian(offset, axis=0)
+        return _Track(
+            stamp_ns, translation, np.tile(rotation, (len(BODY), 1, 1)),
+            np.zeros(len(LENGTHS)), np.diag(1 / np.array(list(LENGTHS.values())) ** 2),
+        )  # fmt: skip
+
+    def _solve(self, seen: Observations, tracks: list[_Track]) -> _Solution:
+        """Levenberg-Marquardt over all persons at once."""
+        solution = _Solution(
+            np.stack([t.translation for t in tracks]),
+            np.stack([t.rotations for t in tracks]),
+            np.stack([t.lengths for t in tracks]),
+        )
+        prior = (solution.lengths.copy(), np.stack([t.precision for t in tracks]))
+        damping = np.full(len(tracks), 1e-3)
+        cost, gradient, normal = self.skeleton.linearize(solution, seen, prior)
+        for _ in range(self.iterations):
+            diagonal = np.einsum("bii->bi", normal)
+            damped = normal + (damping[:, None] * diagonal + 1e-9)[..., None] * np.eye(
+                diagonal.shape[1]
+            )
+            step = -np.linalg.solve(damped, gradient[..., None])[..., 0]
+            trial = self.skeleton.retract(solution, step)
+            trial_cost, trial_gradient, trial_normal = self.skeleton.linearize(trial, seen, prior)
+            better = trial_cost < cost
+            done = np.abs(cost - trial_cost) < 1e-3 * cost
+            damping = np.where(better, damping * 0.2, damping * 8.0)
+            for name in ("translation", "rotations", "lengths"):
+                getattr(solution, name)[better] = getattr(trial, name)[better]
+            cost = np.where(better, trial_cost, cost)
+            gradient[better], normal[better] = trial_gradient[better], trial_normal[better]
+            if done.all():
+                break
+        solution.normal = normal
+        return solution
+
+    def _place_heads(self, persons, seen, solution, tracks, stamp_ns) -> list[HeadState]:
+        """Heads from their own keypoints, with the torso and the last instant as priors."""
+        chest = solution.rotations[:, 1]
+        neck = self.skeleton.place(solution, self.skeleton.neck_path)
+        scale = np.exp(solution.lengths[:, 0] * 0.5)
+        previous = [t.head for t in tracks]
+        return self.head_solver(persons, seen, neck, chest, scale, previous, stamp_ns)
+
+    def _remember(self, persons, solution, tracks, states, stamp_ns) -> None:
+        cut = 3 + 3 * len(BODY)
+        for i, (person, track) in enumerate(zip(persons, tracks)):
+            precision = track.precision
+            if person.detections:
+                normal = solution.normal[i]
+                pose, cross = normal[:cut, :cut], normal[:cut, cut:]
+                settled = np.linalg.solve(pose + 1e-6 * np.eye(cut), cross)
+                news = normal[cut:, cut:] - precision - cross.T @ settled
+                values, vectors = np.linalg.eigh((news + news.T) / 2)
+                news = (vectors * np.maximum(values, 0)) @ vectors.T
+                precision = precision + news / CORRELATED_INSTANTS
+            self._tracks[person.track_id] = _Track(
+                stamp_ns, solution.translation[i], solution.rotations[i],
+                solution.lengths[i], precision, states[i],
+            )  # fmt: skip
+
+    def _bodies(self, persons, solution, states) -> list[Body]:
+        skeleton = self.skeleton
+        rotations = np.insert(solution.rotations, 2, [s.rotation for s in states], axis=1)
+        pivots = skeleton.place(solution, skeleton.pivot_paths)
+        # The head goes where its own solver put it; the neck stretches to it.
+        for i, state in enumerate(states):
+            pivots[i, 2] = state.translation + state.scale * state.rotation @ self.neck_base
+        scales = skeleton.segment_scales(solution.lengths)
+        scales = np.insert(scales, 2, np.array([s.scale for s in states])[:, None], axis=1)
+        vertices = self.model.skin(rotations, pivots, scales)
+        joints = skeleton.place(solution, skeleton.keypoint_paths)
+        bodies = []
+        for i, (person, state) in enumerate(zip(persons, states)):
+            tf_world_head = np.eye(4)
+            tf_world_head[:3, :3], tf_world_head[:3, 3] = state.rotation, state.translation
+            head = Head(
+                person.track_id, tf_world_head, self.template.place(tf_world_head, state.scale),
+                state.sigma_m, state.method, state.confidence,
+            )  # fmt: skip
+            landmarks = self.head_solver.landmarks(state)
+            bodies.append(
+                Body(person.track_id, vertices[i], np.vstack([landmarks, joints[i]]), head)
+            )
+        return bodies
+
+
+class _Skeleton:
+    """Chains of segments: places of points, residuals and their exact derivatives.
+
+    Each segment has its own rotation in the world; a point is the sum of the segments' offsets
+    along its chain, so its derivative by a segment's rotation is a cross product.
+    """
+
+    def __init__(self, model: BodyModel):
+        self.keypoint_paths = np.stack(
+            [self._path(model, KEYPOINT_SEGMENTS[k], model.keypoints[k]) for k in LIMBS]
+        )
+        self.pivot_paths = np.stack(
+            [self._path(model, max(PARENTS[s], 0), model.pivots[s]) for s in range(len(SEGMENTS))]
+        )
+        self.neck_path = self.pivot_paths[2:3]
+        self.stretch = self._stretch()
+        self.parents = [
+            -1 if PARENTS[s] < 0 else int(np.flatnonzero(BODY == PARENTS[s])[0]) for s in BODY
+        ]
+        names = [SEGMENTS[s].removeprefix("left_").removeprefix("right_") for s in BODY]
+        self.pose_weight = 1 / np.deg2rad([POSE_SIGMA_DEG[name] for name in names])
+        limits = [FLEXION_DEG.get(name, (-1e6, 1e6)) for name in names]
+        self.limits = np.deg2rad(limits)
+
+    @staticmethod
+    def _path(model: BodyModel, segment: int, point: np.ndarray) -> np.ndarray:
+        """Offsets of the body segments whose sum leads from the pelvis to a point, (10, 3)."""
+        offsets = np.zeros((len(SEGMENTS), 3))
+        while segment >= 0:
+            offsets[segment] = point - model.pivots[segment]
+            point = model.pivots[segment]
+            segment = PARENTS[segment]
+        return offsets[BODY]
+
+    @staticmethod
+    def _stretch() -> np.ndarray:
+        """How each length (8) scales x, y, z of each body segment, shape (10, 3, 8)."""
+        index = {name: i for i, name in enumerate(LENGTHS)}
+        stretch = np.zeros((len(BODY), 3, len(LENGTHS)))
+        stretch[..., index["overall"]] = 1.0
+        for row, segment in enumerate(BODY):
+            name = SEGMENTS[segment].removeprefix("left_").removeprefix("right_")
+            if name == "chest":
+                stretch[row, 1, index["shoulder_width"]] = 1.0
+                stretch[row, 2, index["torso"]] = 1.0
+            elif name == "pelvis":
+                stretch[row, 1, index["hip_width"]] = 1.0
+                stretch[row, 2, index["torso"]] = 1.0
+            else:
+                stretch[row, :, index[name]] = 1.0
+        return stretch
+
+    def segment_scales(self, lengths: np.ndarray) -> np.ndarray:
+        """Stretch of the body segments, shape (B, 10, 3)."""
+        return np.exp(np.einsum("sic,bc->bsi", self.stretch, lengths))
+
+    def place(self, solution: _Solution, paths: np.ndarray) -> np.ndarray:
+        """Points of K paths in the world, shape (B, K, 3), metres."""
+        linear = solution.rotations * self.segment_scales(solution.lengths)[..., None, :]
+        return solution.translation[:, None] + np.einsum("bsij,ksj->bki", linear, paths)
+
+    def retract(self, solution: _Solution, step: np.ndarray) -> _Solution:
+        """Move the state by a step of the solver, shape (B, 3 + 30 + 8)."""
+        cut = 3 + 3 * len(BODY)
+        turn = exp_so3(step[:, 3:cut].reshape(len(step), len(BODY), 3))
+        return _Solution(
+            solution.translation + step[:, :3],
+            turn @ solution.rotations,
+            solution.lengths + step[:, cut:],
+        )
+
+    def linearize(self, solution: _Solution, seen: Observations, prior) -> tuple:
+        """Cost (B,), gradient (B, n) and Gauss-Newton matrix (B, n, n) of all residuals."""
+        batch, segments = solution.rotations.shape[:2]
+        cut, size = 3 + 3 * segments, 3 + 3 * segments + len(LENGTHS)
+        scaled = self.keypoint_paths * self.segment_scales(solution.lengths)[:, None]
+        arms = np.einsum("bsij,bksj->bksi", solution.rotations, scaled)
+        points = solution.translation[:, None] + arms.sum(axis=2)
+        jacobian = np.zeros((batch, len(LIMBS), 3, size))
+        jacobian[..., :3] = np.eye(3)
+        turned = -hat(arms)
+        jacobian[..., 3:cut] = np.moveaxis(turned, 2, 3).reshape(batch, len(LIMBS), 3, -1)
+        by_length = np.einsum("bsij,bksj,sjc->bkic", solution.rotations, scaled, self.stretch,
+                              optimize=True)  # fmt: skip
+        jacobian[..., cut:] = by_length
+        cost, pull, weight = seen.point_terms(points, LIMBS)
+        weighted = weight @ jacobian
+        gradient = np.einsum("bkin,bki->bn", jacobian, pull)
+        flat = jacobian.reshape(batch, -1, size)
+        normal = np.swapaxes(flat, 1, 2) @ weighted.reshape(batch, -1, size)
+        self._add_pose_prior(solution, cost, gradient, normal)
+        mean, precision = prior
+        off = solution.lengths - mean
+        pushed = np.einsum("bij,bj->bi", precision, off)
+        cost += np.einsum("bi,bi->b", off, pushed)
+        gradient[:, cut:] += pushed
+        normal[:, cut:, cut:] += precision
+        return cost, gradient, normal
+
+    def _add_pose_prior(self, solution, cost, gradient, normal) -> None:
+        """Add the priors of the segments' rotations on their parents, and joint limits."""
+        rotations = solution.rotations
+        batch, segments = rotations.shape[:2]
+        base = rotations[:, self.parents].copy()
+        heading = np.arctan2(rotations[:, 0, 1, 0], rotations[:, 0, 0, 0])
+        base[:, 0] = yaw_matrix(heading)
+        back = np.swapaxes(base, -1, -2)
+        relative = log_so3(back @ rotations)
+        slope = left_jacobian_inverse(relative) @ back
+        bent = relative[..., 1]
+        over = np.clip(bent - self.limits[:, 1], 0, None) + np.clip(
+            bent - self.limits[:, 0], None, 0
+        )
+        limit = np.where(over != 0, 1 / np.deg2rad(LIMIT_SIGMA_DEG), 0.0)
+        residual = np.concatenate([relative * self.pose_weight, (over * limit)[..., None]], -1)
+        rows = np.concatenate(
+            [self.pose_weight[..., None] * slope, limit[..., None, None] * slope[..., 1:2, :]], -2
+        )
+        cost += np.einsum("bsi,bsi->b", residual, residual)
+        pull = np.einsum("bsij,bsi->bsj", rows, residual)
+        weight = np.swapaxes(rows, -1, -2) @ rows
+        for s, parent in enumerate(self.parents):
+            own = slice(3 + 3 * s, 6 + 3 * s)
+            gradient[:, own] += pull[:, s]
+            normal[:, own, own] += weight[:, s]
+            if parent >= 0:
+                other = slice(3 + 3 * parent, 6 + 3 * parent)
+                gradient[:, other] -= pull[:, s]
+                normal[:, other, other] += weight[:, s]
+                normal[:, own, other] -= weight[:, s]
+                normal[:, other, own] -= weight[:, s]
+
+
+def _quiet(rows: list[np.ndarray]) -> np.ndarray:
+    """Rows with at least one finite, so that a mean over them does not warn."""
+    rows = np.array(rows)
+    finite = np.isfinite(rows).all(axis=1)
+    return rows[finite] if finite.any() else np.full((1, 3), np.nan)

@@ -1,0 +1,281 @@
+"""Pose of a head from nose, eyes and ears over all views, with torso and past as priors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from disguisor_ros.core.head_template import HeadTemplate
+from disguisor_ros.core.observations import Observations
+from disguisor_ros.core.rotations import (
+    exp_so3,
+    hat,
+    left_jacobian_inverse,
+    log_so3,
+    yaw_matrix,
+)
+from disguisor_ros.core.types import HEAD_JOINTS, Person3D
+
+#: Keypoints of the head as indices of an array.
+HEAD = np.array(HEAD_JOINTS)
+
+#: How far the base of the neck may be from where the torso puts it, metres.
+NECK_SIGMA_M = 0.045
+
+#: Rotation of the head on an upright torso: mean and standard deviation of roll, pitch (down is
+#: positive) and yaw, degrees; yaw beyond the limit is hardly possible.
+TORSO_MEAN_DEG = (0.0, 12.0, 0.0)
+TORSO_SIGMA_DEG = (13.0, 22.0, 42.0)
+YAW_LIMIT_DEG = 80.0
+YAW_LIMIT_SIGMA_DEG = 6.0
+
+#: What a head does in a second, as a random walk: metres and degrees per root second.
+WALK_M = 0.25
+WALK_DEG = 60.0
+
+#: No pose is known better than this: detectors err alike from frame to frame.
+FLOOR_M = 0.012
+FLOOR_DEG = 6.0
+
+#: Yaws about the torso's from which a head is sought, degrees.
+STARTS_DEG = (0.0, 60.0, -60.0)
+
+
+@dataclass
+class HeadState:
+    """Pose of a head with its uncertainty.
+
+    Parameters
+    ----------
+    rotation : ndarray, shape (3, 3)
+        World <- head.
+    translation : ndarray, shape (3,), metres, world
+    covariance : ndarray, shape (6, 6)
+        Of translation (metres) and rotation (radians, world axes).
+    scale : float
+        Size over the template's.
+    sigma_m : float
+        Standard deviation of the middle of the face, per axis.
+    method : str
+        ``keypoints``, ``body`` or ``predicted``; see :class:`~disguisor_ros.core.types.Head`.
+    confidence : float
+    stamp_ns : int
+    """
+
+    rotation: np.ndarray
+    translation: np.ndarray
+    covariance: np.ndarray
+    scale: float
+    sigma_m: float
+    method: str
+    confidence: float
+    stamp_ns: int
+
+
+class HeadSolver:
+    """Levenberg-Marquardt over head poses, all persons and several starts in one batch.
+
+    Parameters
+    ----------
+    template : HeadTemplate
+    neck_base : ndarray, shape (3,), metres, head frame
+        Where the base of the neck lies under the head.
+    iterations : int
+    """
+
+    def __init__(self, template: HeadTemplate, neck_base: np.ndarray, iterations: int = 10):
+        self.neck_base = neck_base
+        self.points = template.keypoints
+        self.middle = np.array([0.5 * template.keypoints[0, 0], 0.0, 0.0])
+        self.iterations = iterations
+
+    def landmarks(self, state: HeadState) -> np.ndarray:
+        """Nose, eyes and ears of a head in the world, shape (5, 3), metres."""
+        return state.translation + state.scale * self.points @ state.rotation.T
+
+    def __call__(
+        self,
+        persons: list[Person3D],
+        seen: Observations,
+        neck: np.ndarray,
+        chest: np.ndarray,
+        scale: np.ndarray,
+        previous: list[HeadState | None],
+        stamp_ns: int,
+    ) -> list[HeadState]:
+        """Solve all heads of an instant.
+
+        Parameters
+        ----------
+        persons : list of B Person3D
+        seen : Observations
+        neck : ndarray, shape (B, 1, 3), metres, world
+            Base of the neck on the torso.
+        chest : ndarray, shape (B, 3, 3)
+            World <- body rotation of the chest.
+        scale : ndarray, shape (B,)
+        previous : list of B HeadState or None
+        stamp_ns : int
+        """
+        starts = len(STARTS_DEG) + 1
+        rows = np.repeat(np.arange(len(persons)), starts)
+        torso = yaw_matrix(np.arctan2(chest[:, 1, 0], chest[:, 0, 0]))
+        upright = torso @ exp_so3(np.deg2rad(TORSO_MEAN_DEG))
+        prior = _Prior.of(previous, stamp_ns)
+        rotation = np.empty((len(persons), starts, 3, 3))
+        for k, yaw in enumerate(np.deg2rad(STARTS_DEG)):
+            rotation[:, k] = torso @ yaw_matrix(yaw) @ exp_so3(np.deg2rad(TORSO_MEAN_DEG))
+        rotation[:, -1] = np.where(prior.known[:, None, None], prior.rotation, upright)
+        problem = _Problem(
+            seen.select(rows), neck[rows, 0], torso[rows], scale[rows], prior.select(rows),
+            self.points, self.neck_base,
+        )  # fmt: skip
+        rotation = rotation.reshape(-1, 3, 3)
+        base = np.einsum("bij,j->bi", rotation, self.neck_base) * scale[rows, None]
+        rotation, translation, cost, normal = self._solve(
+            problem, rotation, neck[rows, 0] - base
+        )
+        best = np.argmin(cost.reshape(-1, starts), axis=1) + np.arange(len(persons)) * starts
+        covariance = np.linalg.inv(normal[best])
+        observed = seen.weight[:, :, HEAD].sum(axis=(1, 2))
+        return [
+            self._state(person, rotation[i], translation[i], covariance[b], scale[b],
+                        observed[b], stamp_ns)
+            for b, (person, i) in enumerate(zip(persons, best))
+        ]  # fmt: skip
+
+    def _state(self, person, rotation, translation, covariance, scale, observed, stamp_ns):
+        floor = np.repeat([FLOOR_M**2, np.deg2rad(FLOOR_DEG) ** 2], 3)
+        covariance = covariance + np.diag(floor)
+        lever = np.concatenate([np.eye(3), -hat(scale * rotation @ self.middle)], axis=1)
+        sigma = float(np.sqrt(np.trace(lever @ covariance @ lever.T) / 3))
+        if not person.detections:
+            method = "predicted"
+        elif observed > 0 or person.confidence[HEAD].any():
+            method = "keypoints"
+        else:
+            method = "body"
+        confidence = float(np.exp(-((sigma / 0.12) ** 2)))
+        return HeadState(
+            rotation, translation, covariance, float(scale), sigma, method, confidence, stamp_ns
+        )
+
+    def _solve(self, problem, rotation, translation):
+        damping = np.full(len(rotation), 1e-3)
+        cost, gradient, normal = problem.linearize(rotation, translation)
+        for _ in range(self.iterations):
+            diagonal = np.einsum("bii->bi", normal)
+            damped = normal + (damping[:, None] * diagonal)[..., None] * np.eye(6)
+            step = -np.linalg.solve(damped, gradient[..., None])[..., 0]
+            moved = translation + step[:, :3]
+            turned = exp_so3(step[:, 3:]) @ rotation
+            new_cost, new_gradient, new_normal = problem.linearize(turned, moved)
+            better = new_cost < cost
+            done = np.abs(cost - new_cost) < 1e-3 * cost
+            damping = np.where(better, damping * 0.2, damping * 8.0)
+            rotation = np.where(better[:, None, None], turned, rotation)
+            translation = np.where(better[:, None], moved, translation)
+            cost = np.where(better, new_cost, cost)
+            gradient = np.where(better[:, None], new_gradient, gradient)
+            normal = np.where(better[:, None, None], new_normal, normal)
+            if done.all():
+                break
+        return rotation, translation, cost, normal
+
+
+@dataclass
+class _Prior:
+    """Head poses of the last instant, their information grown old."""
+
+    known: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    information: np.ndarray
+
+    @classmethod
+    def of(cls, previous: list[HeadState | None], stamp_ns: int) -> _Prior:
+        count = len(previous)
+        prior = cls(
+            np.array([state is not None for state in previous]),
+            np.tile(np.eye(3), (count, 1, 1)), np.zeros((count, 3)), np.zeros((count, 6, 6)),
+        )  # fmt: skip
+        for i, state in enumerate(previous):
+            if state is None:
+                continue
+            seconds = max((stamp_ns - state.stamp_ns) * 1e-9, 0.0)
+            walk = np.repeat([WALK_M**2, np.deg2rad(WALK_DEG) ** 2], 3) * seconds
+            prior.rotation[i], prior.translation[i] = state.rotation, state.translation
+            prior.information[i] = np.linalg.inv(state.covariance + np.diag(walk))
+        return prior
+
+    def select(self, rows: np.ndarray) -> _Prior:
+        return _Prior(
+            self.known[rows], self.rotation[rows], self.translation[rows], self.information[rows]
+        )
+
+
+@dataclass
+class _Problem:
+    """Residuals of N head poses."""
+
+    seen: Observations
+    neck: np.ndarray
+    torso: np.ndarray
+    scale: np.ndarray
+    prior: _Prior
+    points: np.ndarray
+    neck_base: np.ndarray
+
+    def linearize(self, rotation: np.ndarray, translation: np.ndarray) -> tuple:
+        """Cost (N,), gradient (N, 6) and Gauss-Newton matrix (N, 6, 6)."""
+        arms = np.einsum("bij,kj->bki", rotation, self.points) * self.scale[:, None, None]
+        cost, pull, weight = self.seen.point_terms(translation[:, None] + arms, HEAD)
+        slope = np.concatenate(
+            [np.broadcast_to(np.eye(3), (*arms.shape, 3)), -hat(arms)], axis=-1
+        )
+        gradient = np.einsum("bkin,bki->bn", slope, pull)
+        normal = np.einsum("bkin,bkij,bkjm->bnm", slope, weight, slope, optimize=True)
+        self._add_neck(rotation, translation, cost, gradient, normal)
+        self._add_torso(rotation, cost, gradient, normal)
+        self._add_past(rotation, translation, cost, gradient, normal)
+        return cost, gradient, normal
+
+    def _add_neck(self, rotation, translation, cost, gradient, normal) -> None:
+        arm = np.einsum("bij,j->bi", rotation, self.neck_base) * self.scale[:, None]
+        off = (translation + arm - self.neck) / NECK_SIGMA_M
+        slope = np.concatenate(
+            [np.broadcast_to(np.eye(3), (len(arm), 3, 3)), -hat(arm)], axis=-1
+        ) / NECK_SIGMA_M
+        cost += (off * off).sum(axis=-1)
+        gradient += np.einsum("bin,bi->bn", slope, off)
+        normal += np.swapaxes(slope, 1, 2) @ slope
+
+    def _add_torso(self, rotation, cost, gradient, normal) -> None:
+        back = np.swapaxes(self.torso, -1, -2)
+        relative = log_so3(back @ rotation)
+        turned = left_jacobian_inverse(relative) @ back
+        weight = 1 / np.deg2rad(TORSO_SIGMA_DEG)
+        yaw = relative[:, 2]
+        over = yaw - np.clip(yaw, *np.deg2rad([-YAW_LIMIT_DEG, YAW_LIMIT_DEG]))
+        limit = np.where(over != 0, 1 / np.deg2rad(YAW_LIMIT_SIGMA_DEG), 0.0)
+        off = np.concatenate(
+            [(relative - np.deg2rad(TORSO_MEAN_DEG)) * weight, (over * limit)[:, None]], axis=-1
+        )
+        slope = np.concatenate(
+            [weight[:, None] * turned, limit[:, None, None] * turned[:, 2:3]], axis=1
+        )
+        cost += (off * off).sum(axis=-1)
+        gradient[:, 3:] += np.einsum("bin,bi->bn", slope, off)
+        normal[:, 3:, 3:] += np.swapaxes(slope, 1, 2) @ slope
+
+    def _add_past(self, rotation, translation, cost, gradient, normal) -> None:
+        turn = log_so3(rotation @ np.swapaxes(self.prior.rotation, -1, -2))
+        off = np.concatenate([translation - self.prior.translation, turn], axis=-1)
+        slope = np.zeros((len(off), 6, 6))
+        slope[:, :3, :3] = np.eye(3)
+        slope[:, 3:, 3:] = left_jacobian_inverse(turn)
+        pushed = np.einsum("bij,bj->bi", self.prior.information, off)
+        cost += np.einsum("bi,bi->b", off, pushed)
+        gradient += np.einsum("bin,bi->bn", slope, pushed)
+        normal += np.swapaxes(slope, 1, 2) @ self.prior.information @ slope
