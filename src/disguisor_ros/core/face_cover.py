@@ -1,0 +1,264 @@
+"""Which pixels of one image are replaced because a 3D head's face lies there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.head_template import HeadTemplate
+from disguisor_ros.core.occlusion import in_front
+from disguisor_ros.core.rendering import Window, diffuse
+from disguisor_ros.core.types import DepthView, Head, Region
+
+#: Cover reaches this far around the face, metres: what the template's face may be too small.
+MARGIN_M = 0.008
+
+#: ... and this many standard deviations of the head's position, up to a limit in metres.
+MARGIN_SIGMAS = 1.5
+MAX_MARGIN_M = 0.08
+
+#: Something hides a face when it is measured this far in front of it, metres: more than a mask,
+#: glasses, a cap's brim or a hand at the chin stand out.
+OCCLUDER_M = 0.06
+
+#: ... and this many standard deviations of the head's position.
+OCCLUDER_SIGMAS = 3.0
+
+#: Standard deviation, metres, of a head whose own is not a number.
+UNKNOWN_SIGMA_M = 0.1
+
+#: Largest number of rays along a side of a head; larger heads are sampled more coarsely.
+_MAX_RAYS = 160
+
+#: Regions below this confidence are precautions: pixels are replaced, no face is claimed.
+FACE_CONFIDENCE = 0.5
+
+
+@dataclass
+class Cover:
+    """Pixels of one image that must not be seen, and what is drawn there.
+
+    Parameters
+    ----------
+    x, y : int
+        Top left pixel; the arrays below lie wholly in the image.
+    reach : ndarray, shape (h, w), bool
+        All pixels that the face may take up, also those that something hides.
+    replaced : ndarray, shape (h, w), bool
+        ``reach`` without what is measured in front of the face.
+    drawing : ndarray, shape (h, w, 3), float32, or None
+        Neutral sRGB colours, 0 to 1, of the rendered head.
+    drawn : ndarray, shape (h, w), bool, or None
+        Where the rendered head is; ``drawing`` means nothing elsewhere.
+    distance_m : float
+        Of the head, along the optical axis: what is near is drawn over what is far.
+    region : Region
+    """
+
+    x: int
+    y: int
+    reach: np.ndarray
+    replaced: np.ndarray
+    drawing: np.ndarray | None
+    drawn: np.ndarray | None
+    distance_m: float
+    region: Region
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of the image."""
+        height, width = self.reach.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
+
+@dataclass
+class _Posed:
+    """A head in one camera's frame, with the window that it takes up in the image."""
+
+    head: Head
+    vertices: np.ndarray
+    normals: np.ndarray
+    distance_m: float
+    sigma_m: float
+    margin_px: float
+    window: Window
+
+
+def cover_heads(
+    camera: Camera,
+    heads: list[Head],
+    template: HeadTemplate,
+    backend,
+    depth: DepthView | None = None,
+    masked: frozenset[int] = frozenset(),
+) -> list[Cover]:
+    """Cover the faces of 3D heads in one image, pixel by pixel.
+
+    Parameters
+    ----------
+    camera : Camera
+        Of the image.
+    heads : list of Head
+        Malformed heads (not finite) are drawn as the template at their pose, or left out when
+        that is malformed too.
+    template : HeadTemplate
+        Its topology is that of the heads' vertices.
+    backend : callable
+        See :func:`disguisor_ros.core.rendering.make_backend`.
+    depth : DepthView, optional
+        Of the same instant; without it nothing counts as an occluder.
+    masked : frozenset of int
+        Tracks that are drawn with a surgical mask.
+
+    Returns
+    -------
+    list of Cover
+        From far to near. Heads whose face the camera cannot see have none.
+    """
+    posed = [p for p in (_pose(camera, head, template) for head in heads) if p is not None]
+    posed.sort(key=lambda p: p.distance_m)
+    face_triangles = template.face[template.faces].all(axis=1)
+    up = camera.tf_camera_world[:3, 2]
+    nearest_m = np.full((camera.height, camera.width), np.inf, np.float32) if posed else None
+    covers = []
+    for one in posed:
+        (hits,) = backend(camera, one.vertices[None], template.faces, [one.window])
+        colors = template.colors_masked if one.head.track_id in masked else template.colors
+        shade = diffuse(one.normals, _lamp(up))
+        drawing = hits.interpolate((colors * (shade / 255)[:, None])[None], template.faces)
+        face = (hits.mesh == 0) & face_triangles[hits.triangle]
+        crop = _Crop(one.window, camera)
+        surface_m = crop.enlarge(hits.depth_m)
+        cover = _cover(camera, one, crop, crop.enlarge(face), surface_m, nearest_m, depth)
+        if cover is not None:
+            cover.drawn = np.isfinite(surface_m)[crop.inner]
+            cover.drawing = crop.enlarge(drawing, smooth=True)[crop.inner]
+            covers.append(cover)
+        behind = nearest_m[crop.outer]
+        np.minimum(behind, surface_m[crop.inner], out=behind)
+    return covers[::-1]
+
+
+def _pose(camera: Camera, head: Head, template: HeadTemplate) -> _Posed | None:
+    """Bring a head into the camera's frame; None when it cannot be seen or makes no sense."""
+    tf_world_head = np.asarray(head.tf_world_head, dtype=np.float64)
+    if tf_world_head.shape != (4, 4) or not np.isfinite(tf_world_head).all():
+        return None
+    vertices = np.asarray(head.vertices, dtype=np.float64)
+    if vertices.shape != template.vertices.shape or not np.isfinite(vertices).all():
+        vertices = template.place(tf_world_head)
+    vertices = camera.to_camera(vertices)
+    distance_m = float(vertices[:, 2].mean())
+    if distance_m < template.radius:
+        return None
+    sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
+    margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
+    margin_px = max(margin_m * camera.matrix[0, 0] / distance_m, 1.0)
+    window = _window(camera, vertices, margin_px)
+    if window is None:
+        return None
+    rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
+    normals = template.normals @ rotation.T.astype(np.float32)
+    return _Posed(head, vertices.astype(np.float32), normals, distance_m, sigma_m, margin_px, window)
+
+
+def _window(camera: Camera, vertices: np.ndarray, margin_px: float) -> Window | None:
+    """Window around a head and its margin, cut where it is out of the image by more than that."""
+    pixels, _ = camera.project_camera(vertices)
+    if not np.isfinite(pixels).any():
+        return None
+    margin = int(np.ceil(margin_px)) + 1
+    size = np.array([camera.width, camera.height])
+    low = np.clip(np.floor(np.nanmin(pixels, axis=0)) - margin, -margin, size + margin)
+    high = np.clip(np.ceil(np.nanmax(pixels, axis=0)) + margin, -margin, size + margin)
+    x, y = low.astype(int)
+    width, height = (high - low).astype(int)
+    if x >= camera.width or y >= camera.height or x + width <= 0 or y + height <= 0:
+        return None
+    step = max(1, -(-max(width, height) // _MAX_RAYS))
+    return Window(int(x), int(y), -(-int(width) // step), -(-int(height) // step), step)
+
+
+class _Crop:
+    """The pixels of a window: sampled grid to pixels, and the part that lies in the image."""
+
+    def __init__(self, window: Window, camera: Camera):
+        self.window = window
+        width, height = window.columns * window.step, window.rows * window.step
+        x0, y0 = max(window.x, 0), max(window.y, 0)
+        x1, y1 = min(window.x + width, camera.width), min(window.y + height, camera.height)
+        self.x, self.y = x0, y0
+        self.inner = (slice(y0 - window.y, y1 - window.y), slice(x0 - window.x, x1 - window.x))
+        self.outer = (slice(y0, y1), slice(x0, x1))
+
+    def enlarge(self, grid: np.ndarray, smooth: bool = False) -> np.ndarray:
+        """Values of the samples at every pixel of the window."""
+        step = self.window.step
+        if step == 1:
+            return grid
+        if smooth:
+            return cv2.resize(grid, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
+        return grid.repeat(step, axis=0).repeat(step, axis=1)
+
+
+def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) -> Cover | None:
+    """Grow a rendered face by its margin, take out what hides it, and describe the region."""
+    if not face.any():
+        return None
+    away = cv2.distanceTransform((~face).astype(np.uint8), cv2.DIST_L2, 3)
+    reach = away <= one.margin_px + 0.5 * crop.window.step
+    hidden = np.zeros_like(face)
+    if depth is not None:
+        side = 2 * int(np.ceil(one.margin_px)) + 1
+        front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
+        margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.sigma_m
+        whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
+        hidden = in_front(depth, camera, whole, np.where(reach, front_m, np.inf), margin_m)
+    reach, face_inside, hidden = reach[crop.inner], face[crop.inner], hidden[crop.inner]
+    replaced = reach & ~hidden
+    if not replaced.any():
+        return None
+    visible = face_inside & ~hidden
+    if one.head.confidence >= FACE_CONFIDENCE:
+        visible &= surface_m[crop.inner] <= nearest_m[crop.outer]
+    shown = np.count_nonzero(visible) / max(np.count_nonzero(face), 1)
+    confidence = _confidence(one, shown)
+    outline = visible if visible.any() else replaced
+    region = Region(
+        box=tight_box(outline, crop.x, crop.y), polygon=outline_of(replaced, crop.x, crop.y),
+        track_id=one.head.track_id, method="mesh", confidence=confidence,
+    )  # fmt: skip
+    return Cover(crop.x, crop.y, reach, replaced, None, None, one.distance_m, region)
+
+
+def _confidence(one: _Posed, shown: float) -> float:
+    """Probability that the region shows a face: the head's own, its turn, and what hides it."""
+    own = one.head.confidence if np.isfinite(one.head.confidence) else 0.0
+    return float(np.clip(own, 0, 1)) * min(1.0, 2 * shown)
+
+
+def _lamp(up: np.ndarray) -> np.ndarray:
+    """Direction of the light in the camera frame: from above, and a little from the camera."""
+    light = up + np.array([0.0, 0.0, -0.5])
+    return light / np.linalg.norm(light)
+
+
+def tight_box(mask: np.ndarray, x: int = 0, y: int = 0) -> np.ndarray:
+    """Smallest box (x, y, width, height) around the True pixels of a mask at (x, y), float64."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array(
+        [x + columns[0], y + rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1], dtype=np.float64
+    )
+
+
+def outline_of(mask: np.ndarray, x: int = 0, y: int = 0) -> np.ndarray:
+    """Outline of the True pixels of a mask at (x, y), shape (N, 2); their hull when in pieces."""
+    contours, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    if len(contours) > 1:
+        contours = [cv2.convexHull(np.concatenate(contours))]
+    return contours[0].reshape(-1, 2).astype(np.float64) + (x, y)

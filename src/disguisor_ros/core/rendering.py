@@ -1,0 +1,243 @@
+"""Ray casting of head meshes over a small window of an image, and their shading."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+import numpy as np
+
+from disguisor_ros.core.cameras import Camera
+
+#: Points along each side of a window at which the lens is undistorted; linear in between.
+_LATTICE = 9
+
+#: Share of a surface's brightness that does not depend on its direction.
+_AMBIENT = 0.6
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of pixels, sampled on a regular grid. It may reach out of the image.
+
+    Parameters
+    ----------
+    x, y : int
+        Top left pixel.
+    columns, rows : int
+        Size of the grid.
+    step : int
+        Pixels per grid cell; a sample lies at the centre of its cell.
+    """
+
+    x: int
+    y: int
+    columns: int
+    rows: int
+    step: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        return self.rows, self.columns
+
+    def to_cells(self, pixels: np.ndarray) -> np.ndarray:
+        """Grid coordinates (column, row) of pixels, shape (..., 2); cell centres are integers."""
+        return (pixels - (self.x - 0.5, self.y - 0.5)) / self.step - 0.5
+
+    def normalized(self, camera: Camera) -> np.ndarray:
+        """Undistorted x/z and y/z of the samples, shape (rows, columns, 2), float32.
+
+        The lens is evaluated on a coarse lattice: over a head it is smooth to well under a pixel.
+        """
+        half = 0.5 * self.step - 0.5
+        last_x, last_y = (self.columns - 1) * self.step, (self.rows - 1) * self.step
+        lattice_x = self.x + half + np.linspace(0, max(last_x, 1), _LATTICE)
+        lattice_y = self.y + half + np.linspace(0, max(last_y, 1), _LATTICE)
+        lattice = camera.undistort(np.stack(np.meshgrid(lattice_x, lattice_y), axis=-1))
+        across, down = _hat(self.columns), _hat(self.rows)
+        return np.einsum("ri,ijk,cj->rck", down, lattice, across, optimize=True).astype(np.float32)
+
+
+def _hat(count: int) -> np.ndarray:
+    """Weights that interpolate ``_LATTICE`` values linearly at ``count`` places, (count, n)."""
+    place = np.linspace(0, _LATTICE - 1, count) if count > 1 else np.zeros(1)
+    return np.clip(1 - np.abs(place[:, None] - np.arange(_LATTICE)), 0, None)
+
+
+@dataclass
+class Hits:
+    """What the rays of a window meet first; all arrays have the window's shape (rows, columns).
+
+    Parameters
+    ----------
+    depth_m : ndarray, float32
+        Distance along the optical axis; inf where a ray meets nothing.
+    mesh : ndarray, int32
+        Index of the mesh; -1 where a ray meets nothing.
+    triangle : ndarray, int32
+        Row of the mesh's faces; -1 where a ray meets nothing.
+    weights : ndarray, shape (rows, columns, 3), float32
+        Barycentric coordinates in that triangle.
+    """
+
+    depth_m: np.ndarray
+    mesh: np.ndarray
+    triangle: np.ndarray
+    weights: np.ndarray
+
+    def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
+        """Per-vertex values at the hits, shape (rows, columns, C), float32; 0 where none.
+
+        Parameters
+        ----------
+        values : ndarray, shape (M, V, C)
+            Values of the vertices of each mesh.
+        faces : ndarray, shape (F, 3)
+        """
+        out = np.zeros((*self.mesh.shape, values.shape[-1]), np.float32)
+        hit = self.mesh >= 0
+        corners = values[self.mesh[hit][:, None], faces[self.triangle[hit]]]
+        out[hit] = np.einsum("nk,nkc->nc", self.weights[hit], corners)
+        return out
+
+
+class EmbreeBackend:
+    """Ray casting on the CPU with Open3D's Embree scene."""
+
+    name = "open3d"
+
+    def __init__(self):
+        import open3d as o3d
+
+        self._o3d = o3d
+
+    def __call__(
+        self, camera: Camera, meshes: np.ndarray, faces: np.ndarray, windows: list[Window]
+    ) -> list[Hits]:
+        """Cast the rays of every window against all meshes.
+
+        Parameters
+        ----------
+        camera : Camera
+        meshes : ndarray, shape (M, V, 3), metres, camera frame
+            Finite vertices of meshes that share one topology.
+        faces : ndarray, shape (F, 3), int
+        windows : list of Window
+
+        Returns
+        -------
+        list of Hits
+            One for each window.
+        """
+        tensor = self._o3d.core.Tensor
+        scene = self._o3d.t.geometry.RaycastingScene(nthreads=1)
+        topology = tensor(np.ascontiguousarray(faces, dtype=np.uint32))
+        for vertices in meshes:
+            scene.add_triangles(tensor(np.ascontiguousarray(vertices, dtype=np.float32)), topology)
+        return [self._cast(scene, window.normalized(camera)) for window in windows]
+
+    def _cast(self, scene, normalized: np.ndarray) -> Hits:
+        rays = np.zeros((*normalized.shape[:2], 6), np.float32)
+        rays[..., 3:5] = normalized
+        rays[..., 5] = 1.0  # so that the ray parameter is the distance along the optical axis
+        answer = scene.cast_rays(self._o3d.core.Tensor(rays), nthreads=1)
+        depth_m = answer["t_hit"].numpy()
+        missed = ~np.isfinite(depth_m)
+        mesh = answer["geometry_ids"].numpy().astype(np.int32)
+        triangle = answer["primitive_ids"].numpy().astype(np.int32)
+        mesh[missed] = triangle[missed] = -1
+        uv = answer["primitive_uvs"].numpy()
+        weights = np.concatenate([1 - uv.sum(axis=-1, keepdims=True), uv], axis=-1)
+        return Hits(depth_m, mesh, triangle, weights)
+
+
+class Pytorch3dBackend:
+    """Rasterization with PyTorch3D; used where the user has it.
+
+    Vertices are projected through the lens and moved into each window, so that any distortion
+    model works; edges of triangles stay straight in the image.
+    """
+
+    name = "pytorch3d"
+
+    def __init__(self):
+        import torch
+        from pytorch3d.renderer.mesh import rasterize_meshes
+        from pytorch3d.structures import Meshes
+
+        self._torch, self._rasterize, self._structure = torch, rasterize_meshes, Meshes
+
+    def __call__(
+        self, camera: Camera, meshes: np.ndarray, faces: np.ndarray, windows: list[Window]
+    ) -> list[Hits]:
+        """Rasterize all meshes into every window; see :meth:`EmbreeBackend.__call__`."""
+        count, vertices = len(meshes), meshes.shape[1]
+        stacked = (faces[None] + vertices * np.arange(count)[:, None, None]).reshape(-1, 3)
+        points = meshes.reshape(-1, 3).astype(np.float64)
+        pixels, depth = camera.project_camera(points)
+        stacked = stacked[np.isfinite(pixels).all(axis=1)[stacked].all(axis=1)]
+        pixels = np.nan_to_num(pixels)
+        return [self._window(w, pixels, depth, stacked, len(faces)) for w in windows]
+
+    def _window(self, window, pixels, depth, stacked, faces_per_mesh) -> Hits:
+        torch = self._torch
+        # PyTorch3D: +x left, +y up, the shorter side of the image spans -1..1.
+        size = np.array([window.columns, window.rows])
+        place = (size - 1 - 2 * window.to_cells(pixels)) / size.min()
+        points = torch.from_numpy(np.column_stack([place, depth]).astype(np.float32))
+        mesh = self._structure([points], [torch.from_numpy(stacked.astype(np.int64))])
+        triangle, depth_m, weights, _ = (
+            out[0, :, :, 0].numpy()
+            for out in self._rasterize.rasterize_meshes(
+                mesh, window.shape, faces_per_pixel=1, perspective_correct=True
+            )
+        )
+        hit = triangle >= 0
+        return Hits(
+            np.where(hit, depth_m, np.inf).astype(np.float32),
+            np.where(hit, triangle // faces_per_mesh, -1).astype(np.int32),
+            np.where(hit, triangle % faces_per_mesh, -1).astype(np.int32),
+            weights.astype(np.float32),
+        )
+
+
+BACKENDS = {"open3d": EmbreeBackend, "pytorch3d": Pytorch3dBackend}
+
+
+def make_backend(name: str) -> EmbreeBackend | Pytorch3dBackend:
+    """Backend by name: ``open3d``, ``pytorch3d``, or ``auto`` for PyTorch3D where it imports.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or its library is not installed.
+    """
+    if name == "auto":
+        name = "pytorch3d" if importlib.util.find_spec("pytorch3d") else "open3d"
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    try:
+        return BACKENDS[name]()
+    except ImportError as error:
+        raise ValueError(f"backend {name!r} cannot be imported: {error}") from error
+
+
+def diffuse(normals: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Brightness of surfaces under one large lamp and as much light from all sides.
+
+    Wrapped Lambert: falls smoothly to the ambient share on the far side, without a hard edge.
+
+    Parameters
+    ----------
+    normals : ndarray, shape (..., 3), unit
+    light : ndarray, shape (3,), unit
+        Direction towards the lamp, same frame.
+
+    Returns
+    -------
+    ndarray, shape (...), float32
+        1 where the surface faces the lamp.
+    """
+    lambert = 0.5 + 0.5 * (normals @ light)
+    return (_AMBIENT + (1 - _AMBIENT) * lambert).astype(np.float32)

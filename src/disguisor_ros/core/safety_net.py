@@ -1,0 +1,254 @@
+"""Faces that no 3D head covers, covered from this camera's own 2D keypoints and held over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.face_cover import Cover, outline_of
+from disguisor_ros.core.types import Head, Region
+
+#: Keypoints below this score are not used at all.
+MIN_SCORE = 0.1
+
+#: Nose or eyes from this score on are evidence of a face that the camera sees.
+FACE_SCORE = 0.3
+
+#: A cover is held this long after its face was last covered, seconds.
+HOLD_S = 0.5
+
+#: ... while its edge moves outwards this fast, metres per second.
+HOLD_GROWTH_M_S = 0.25
+
+#: Pairs of COCO-17 joints and their usual distance on an adult, metres: whatever the view, none
+#: looks longer than it is, so the longest tells the scale of the image at the person.
+_BONES = (
+    (5, 6, 0.36), (5, 11, 0.50), (6, 12, 0.50), (5, 7, 0.29), (6, 8, 0.29), (7, 9, 0.26),
+    (8, 10, 0.26), (11, 13, 0.42), (12, 14, 0.42), (3, 4, 0.155), (0, 3, 0.135), (0, 4, 0.135),
+)  # fmt: skip
+
+#: Half height and half width of the face, and of what is covered for it, metres.
+_FACE_M = np.array([0.097, 0.070])
+_COVER_M = np.array([0.13, 0.115])
+
+#: Height of the face's centre over the middle of the shoulders, metres.
+_OVER_SHOULDERS_M = 0.25
+
+
+@dataclass
+class _Ellipse:
+    """A face as seen from 2D: centre, upward direction and pixels per metre."""
+
+    center: np.ndarray
+    up: np.ndarray
+    scale: float
+    growth: float
+    track_id: int
+    confidence: float
+    stamp_ns: int
+
+    def cover(self, camera: Camera, method: str, grow_m: float = 0.0) -> Cover | None:
+        """The pixels of the ellipse, or None when it lies out of the image."""
+        half = (_COVER_M * self.growth + grow_m) * self.scale
+        reach = int(np.ceil(half.max())) + 1
+        low = np.maximum(np.floor(self.center) - reach, 0).astype(int)
+        high = np.minimum(np.ceil(self.center) + reach + 1, (camera.width, camera.height))
+        width, height = high.astype(int) - low
+        if width <= 0 or height <= 0:
+            return None
+        x, y = np.meshgrid(np.arange(width), np.arange(height))
+        off = np.stack([x, y], axis=-1) + low - self.center
+        along, across = off @ self.up, off @ (-self.up[1], self.up[0])
+        mask = (along / half[0]) ** 2 + (across / half[1]) ** 2 <= 1
+        if not mask.any():
+            return None
+        box = self._box(camera)
+        region = Region(
+            box, outline_of(mask, *low), self.track_id, method, float(self.confidence)
+        )
+        return Cover(*map(int, low), mask, mask, None, None, np.inf, region)
+
+    def _box(self, camera: Camera) -> np.ndarray:
+        """Box of the face's own size around the centre, cut at the image."""
+        half = _FACE_M * self.scale
+        # Extent of an ellipse with axes along and across ``up``.
+        extent = np.hypot(half[0] * self.up, half[1] * self.up[::-1])
+        low = np.clip(self.center - extent, 0, (camera.width - 1, camera.height - 1))
+        high = np.clip(self.center + extent, low + 1, (camera.width, camera.height))
+        return np.concatenate([low, high - low])
+
+
+class SafetyNet:
+    """Covers, in one camera, every face that 3D did not place.
+
+    A detection whose nose and eyes all lie under a cover needs nothing. A detection without
+    evidence of a face (nose or eyes) where a 3D head stands needs nothing either: that head is
+    turned away. Everything else is covered with an ellipse, the larger the less is known.
+    Covers without a successor are held for :data:`HOLD_S` by the images' stamps.
+    """
+
+    def __init__(self):
+        self._last: list[_Ellipse] = []
+        self._stamp_ns: int | None = None
+
+    def reset(self) -> None:
+        """Forget earlier images."""
+        self._last, self._stamp_ns = [], None
+
+    def __call__(
+        self,
+        camera: Camera,
+        keypoints: np.ndarray,
+        heads: list[Head],
+        covers: list[Cover],
+        stamp_ns: int,
+    ) -> list[Cover]:
+        """Covers that must be added to those of the 3D heads.
+
+        Parameters
+        ----------
+        camera : Camera
+        keypoints : ndarray, shape (P, 17, 3), pixels and score
+            Detections in this image; values that are not finite count as missing.
+        heads : list of Head
+            Of all persons.
+        covers : list of Cover
+            What :func:`disguisor_ros.core.face_cover.cover_heads` made of them.
+        stamp_ns : int
+            Of the image. A jump back, or forward by more than a second, forgets what was held.
+        """
+        if self._stamp_ns is not None and not 0 <= stamp_ns - self._stamp_ns <= 1_000_000_000:
+            self.reset()
+        self._stamp_ns = stamp_ns
+        covered = np.zeros((camera.height, camera.width), dtype=bool)
+        for cover in covers:
+            covered[cover.slices] |= cover.reach
+        standing = _standing_heads(camera, heads)
+        current = [_of_cover(cover, stamp_ns) for cover in covers]
+        added = []
+        for detection in _by_evidence(keypoints):
+            ellipse = _uncovered_face(detection, covered, standing, stamp_ns)
+            cover = ellipse and ellipse.cover(camera, "keypoints")
+            if cover is not None:
+                covered[cover.slices] |= cover.reach
+                current.append(ellipse)
+                added.append(cover)
+        held = self._held(camera, heads, covered, current, stamp_ns)
+        self._last = current + [ellipse for ellipse, _ in held]
+        return added + [cover for _, cover in held]
+
+    def _held(self, camera, heads, covered, current, stamp_ns) -> list[tuple[_Ellipse, Cover]]:
+        """Ellipses of earlier images that nothing has taken over, with their covers."""
+        tracked = {head.track_id for head in heads if np.isfinite(head.tf_world_head).all()}
+        out = []
+        for ellipse in self._last:
+            age_s = (stamp_ns - ellipse.stamp_ns) * 1e-9
+            x, y = np.rint(ellipse.center).astype(int)
+            inside = 0 <= x < camera.width and 0 <= y < camera.height
+            if age_s > HOLD_S or ellipse.track_id in tracked or (inside and covered[y, x]):
+                continue
+            fading = replace(ellipse, confidence=ellipse.confidence * (1 - age_s / HOLD_S))
+            cover = fading.cover(camera, "held", HOLD_GROWTH_M_S * age_s)
+            if cover is not None:
+                out.append((ellipse, cover))
+        return out
+
+
+def _by_evidence(keypoints: np.ndarray) -> list[np.ndarray]:
+    """Detections (17, 3) with missing values set to score 0, the surest face first."""
+    keypoints = np.array(keypoints, dtype=np.float64).reshape(-1, 17, 3)
+    broken = ~np.isfinite(keypoints).all(axis=2) | (np.abs(keypoints[..., :2]) > 1e5).any(axis=2)
+    keypoints[broken] = 0.0
+    return list(keypoints[np.argsort(-keypoints[:, :5, 2].sum(axis=1), kind="stable")])
+
+
+def _standing_heads(camera: Camera, heads: list[Head]) -> list[tuple[np.ndarray, float]]:
+    """Pixel and radius in pixels of the heads that this camera has before it."""
+    out = []
+    for head in heads:
+        tf_world_head = np.asarray(head.tf_world_head)
+        if tf_world_head.shape != (4, 4) or not np.isfinite(tf_world_head).all():
+            continue
+        pixel, depth_m = camera.project(tf_world_head[:3, 3])
+        if depth_m > 0.1:
+            out.append((pixel, 0.13 * camera.matrix[0, 0] / depth_m))
+    return out
+
+
+def _uncovered_face(detection, covered, standing, stamp_ns) -> _Ellipse | None:
+    """Ellipse for a detection that no cover answers for, or None."""
+    face = detection[:3]
+    evident = face[:, 2] >= FACE_SCORE
+    ellipse = _ellipse(detection, stamp_ns)
+    if ellipse is None:
+        return None
+    if evident.any():
+        return None if _lookup(covered, face[evident, :2]).all() else ellipse
+    if _lookup(covered, ellipse.center[None]).all():
+        return None
+    turned_away = any(
+        np.linalg.norm(ellipse.center - pixel) < radius for pixel, radius in standing
+    )
+    return None if turned_away else ellipse
+
+
+def _lookup(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Values of a mask at pixels (N, 2); pixels out of the image take the nearest one's."""
+    height, width = mask.shape
+    x, y = np.rint(pixels).astype(int).T
+    return mask[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+
+
+def _ellipse(detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
+    """Where and how large the face of a detection (17, 3) is, or None when nothing tells."""
+    xy, score = detection[:, :2], detection[:, 2]
+    use = score >= MIN_SCORE
+    scale = _scale(xy, use)
+    if scale is None:
+        return None
+    shoulders = xy[5:7][use[5:7]]
+    up = np.array([0.0, -1.0])
+    if use[:3].any():
+        front = np.average(xy[:3][use[:3]], axis=0, weights=score[:3][use[:3]])
+        ears = xy[3:5][use[3:5]]
+        # Nose and eyes lie at the front of the face, the ears at its back edge.
+        center = front if len(ears) == 0 else 0.65 * front + 0.35 * ears.mean(axis=0)
+    elif use[3:5].any():
+        center = xy[3:5][use[3:5]].mean(axis=0)
+    elif len(shoulders):
+        center = shoulders.mean(axis=0) + up * _OVER_SHOULDERS_M * scale
+    else:
+        return None
+    if len(shoulders) == 2:
+        lift = center - shoulders.mean(axis=0)
+        if np.linalg.norm(lift) > 0.1 * scale:
+            up = lift / np.linalg.norm(lift)
+    known = score[:5].mean()
+    confidence = float(np.clip(np.mean([score[0], score[1:3].max()]), 0, 1))
+    growth = 1.0 + 0.5 * (1 - np.clip(known, 0, 1))
+    return _Ellipse(center, up, scale, growth, -1, confidence, stamp_ns)
+
+
+def _scale(xy: np.ndarray, use: np.ndarray) -> float | None:
+    """Pixels per metre at a person: the second longest bone (one may be mistaken)."""
+    scales = sorted(
+        np.linalg.norm(xy[i] - xy[j]) / metres for i, j, metres in _BONES if use[i] and use[j]
+    )
+    if not scales:
+        return None
+    scale = scales[-2] if len(scales) > 2 else scales[-1]
+    return float(scale) if scale > 1 else None
+
+
+def _of_cover(cover: Cover, stamp_ns: int) -> _Ellipse:
+    """A drawn face as an ellipse, to be held when its head is lost."""
+    x, y, width, height = cv2.boundingRect(cover.reach.astype(np.uint8))
+    center = np.array([cover.x + x + width / 2, cover.y + y + height / 2])
+    scale = max(height / 2 / _COVER_M[0], width / 2 / _COVER_M[1])
+    region = cover.region
+    return _Ellipse(
+        center, np.array([0.0, -1.0]), scale, 1.0, region.track_id, region.confidence, stamp_ns
+    )
