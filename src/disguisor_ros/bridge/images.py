@@ -1,0 +1,125 @@
+"""Image messages and arrays. A message that is not what it says is refused, never passed on."""
+
+from __future__ import annotations
+
+import array
+
+import cv2
+import numpy as np
+
+#: Colour encodings that can be anonymized: name -> number of channels.
+COLOR_ENCODINGS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+
+#: Depth encodings (REP-118): name -> (dtype, metres per unit).
+DEPTH_ENCODINGS = {"16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001), "32FC1": (np.float32, 1.0)}
+
+_MAX_SIDE = 16384
+
+
+def color_array(message) -> np.ndarray:
+    """Pixels of a colour sensor_msgs/Image, without a copy where rows are not padded.
+
+    Returns
+    -------
+    ndarray, shape (height, width, channels), uint8
+        Channels in the order of the message's encoding.
+
+    Raises
+    ------
+    ValueError
+        If the encoding is not one of :data:`COLOR_ENCODINGS` or the sizes do not agree.
+    """
+    channels = COLOR_ENCODINGS.get(message.encoding)
+    if channels is None:
+        raise ValueError(
+            f"colour encoding {message.encoding!r} is not supported; use one of"
+            f" {', '.join(COLOR_ENCODINGS)} (debayer or convert first)"
+        )
+    return _pixels(message, np.uint8, channels)
+
+
+def compressed_color_array(message) -> tuple[np.ndarray, str]:
+    """Decoded pixels of a sensor_msgs/CompressedImage and the encoding that they are in.
+
+    Returns
+    -------
+    image : ndarray, shape (height, width, 3), uint8
+    encoding : str
+        Always ``bgr8``.
+
+    Raises
+    ------
+    ValueError
+        If the data are not a whole JPEG or PNG image.
+    """
+    data = np.frombuffer(message.data, dtype=np.uint8)
+    jpeg = data[:2].tobytes() == b"\xff\xd8"
+    if jpeg and b"\xff\xd9" not in data[-64:].tobytes():
+        raise ValueError("compressed image is cut short (JPEG without an end)")
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if image is None:
+        raise ValueError(f"compressed image ({message.format!r}) cannot be decoded")
+    return image, "bgr8"
+
+
+def depth_array(message) -> tuple[np.ndarray, float]:
+    """Depth image of a sensor_msgs/Image and its unit.
+
+    Returns
+    -------
+    image : ndarray, shape (height, width), uint16 or float32
+    unit_m : float
+        Metres per unit.
+
+    Raises
+    ------
+    ValueError
+        If the encoding is not one of :data:`DEPTH_ENCODINGS` or the sizes do not agree.
+    """
+    if message.encoding not in DEPTH_ENCODINGS:
+        raise ValueError(
+            f"depth encoding {message.encoding!r} is not supported; use one of"
+            f" {', '.join(DEPTH_ENCODINGS)}"
+        )
+    dtype, unit_m = DEPTH_ENCODINGS[message.encoding]
+    return _pixels(message, dtype, 1)[..., 0], unit_m
+
+
+def fill_image(message, image: np.ndarray, encoding: str) -> None:
+    """Put pixels, shape (height, width, channels) uint8, into a sensor_msgs/Image."""
+    message.height, message.width = image.shape[:2]
+    message.encoding = encoding
+    message.is_bigendian = 0
+    message.step = image.shape[1] * image.shape[2]
+    # An array.array is what rclpy keeps; anything else it copies element by element.
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(image).data.cast("B"))
+    message.data = data
+
+
+def to_rgb(image: np.ndarray, encoding: str) -> np.ndarray:
+    """Image in one of :data:`COLOR_ENCODINGS` as RGB, shape (height, width, 3)."""
+    if encoding == "mono8":
+        return np.repeat(image, 3, axis=2)
+    return image[..., 2::-1] if encoding.startswith("bgr") else image[..., :3]
+
+
+def _pixels(message, dtype, channels: int) -> np.ndarray:
+    height, width, step = message.height, message.width, message.step
+    row = width * channels * np.dtype(dtype).itemsize
+    if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
+        raise ValueError(f"image size {width}x{height} is not possible")
+    if step < row or len(message.data) < step * height:
+        raise ValueError(
+            f"image of {width}x{height} {message.encoding} needs {row * height} bytes,"
+            f" has {len(message.data)} (step {step})"
+        )
+    data = np.frombuffer(message.data, dtype=np.uint8, count=step * height)
+    data = data.reshape(height, step)[:, :row]
+    if message.is_bigendian and np.dtype(dtype) == np.uint16:
+        return np.ascontiguousarray(data).view(">u2").astype(np.uint16).reshape(
+            height, width, channels
+        )
+    if step != row or np.dtype(dtype).itemsize > 1:
+        data = np.ascontiguousarray(data)
+    return data.view(dtype).reshape(height, width, channels)

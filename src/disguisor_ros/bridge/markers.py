@@ -1,0 +1,70 @@
+"""Markers for RViz: stable ids, explicit deletion, short lifetime."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
+
+#: RViz drops a marker that was not renewed for this long, seconds.
+LIFETIME_S = 1
+
+
+class MeshMarkers:
+    """One mesh a track, in one namespace.
+
+    Parameters
+    ----------
+    namespace : str
+    triangles : ndarray, shape (F, 3)
+        Indices of vertices.
+    opacity : float
+        0 to 1.
+    """
+
+    def __init__(self, namespace: str, triangles: np.ndarray, opacity: float):
+        self.namespace = namespace
+        self.triangles = triangles
+        self.opacity = opacity
+        self._shown: set[int] = set()
+
+    def message(self, header, meshes: dict[int, np.ndarray]) -> MarkerArray:
+        """MarkerArray that shows these meshes and deletes those of tracks that have gone.
+
+        Parameters
+        ----------
+        header : std_msgs/Header
+        meshes : dict of int to ndarray, shape (V, 3), metres
+            Vertices by track id.
+        """
+        out = MarkerArray()
+        for track_id in self._shown - meshes.keys():
+            marker = self._marker(header, track_id)
+            marker.action = Marker.DELETE
+            out.markers.append(marker)
+        for track_id, vertices in meshes.items():
+            marker = self._marker(header, track_id)
+            marker.action = Marker.ADD
+            marker.type = Marker.TRIANGLE_LIST
+            marker.pose.orientation.w = 1.0
+            marker.scale.x = marker.scale.y = marker.scale.z = 1.0
+            marker.color = _color(track_id, self.opacity)
+            marker.lifetime = Duration(sec=LIFETIME_S)
+            corners = vertices[self.triangles.ravel()].astype(float).tolist()
+            marker.points = [Point(x=x, y=y, z=z) for x, y, z in corners]
+            out.markers.append(marker)
+        self._shown = set(meshes)
+        return out
+
+    def _marker(self, header, track_id: int) -> Marker:
+        return Marker(header=header, ns=self.namespace, id=int(track_id))
+
+
+def _color(track_id: int, opacity: float) -> ColorRGBA:
+    # Steps of the golden ratio keep the hues of neighbouring ids apart.
+    r, g, b = colorsys.hsv_to_rgb(track_id * 0.618 % 1.0, 0.6, 0.95)
+    return ColorRGBA(r=r, g=g, b=b, a=opacity)

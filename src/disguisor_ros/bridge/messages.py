@@ -1,0 +1,273 @@
+"""Messages of disguisor_msgs and the arrays of ``core``.
+
+Every ``read_*`` checks what it is given: a malformed message raises ValueError and is dropped by
+the node, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from disguisor_msgs import msg
+from geometry_msgs.msg import Pose
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import RegionOfInterest
+
+from disguisor_ros.core.synchronization import FrameSet
+from disguisor_ros.core.types import Body, Head, Person3D, Region
+
+#: More people than this in one message is an attack or a bug, not a room.
+MAX_PEOPLE = 200
+_STATUS = ("multiview", "single_view", "predicted")
+_METHODS = ("registered", "keypoints", "body", "predicted")
+_MAX_PIXEL = 1e6
+_MAX_METRE = 1e4
+
+
+def stamp_ns(time: Time) -> int:
+    """Nanoseconds of a builtin_interfaces/Time."""
+    return time.sec * 1_000_000_000 + time.nanosec
+
+
+def time_message(ns: int) -> Time:
+    """builtin_interfaces/Time of nanoseconds."""
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def flat(values: np.ndarray, code: str = "f") -> array.array:
+    """Numbers as an ``array.array``, the one type that rclpy takes without looking at each."""
+    out = array.array(code)
+    out.frombytes(np.ascontiguousarray(values, dtype=code).tobytes())
+    return out
+
+
+def read_keypoints(message: msg.Keypoints2D) -> np.ndarray:
+    """Keypoints, shape (P, 17, 3), of a Keypoints2D.
+
+    Raises
+    ------
+    ValueError
+        If the skeleton is not COCO-17, sizes do not agree or a number is not finite.
+    """
+    if message.skeleton != "coco17":
+        raise ValueError(f"skeleton {message.skeleton!r} is not supported, only 'coco17' is")
+    _check_count(message.persons, "persons")
+    for person in message.persons:
+        if len(person.keypoints) != 51:
+            raise ValueError(f"a person has {len(person.keypoints)} numbers, not 51 (17 x, y, score)")
+    out = np.array([p.keypoints for p in message.persons], dtype=np.float64).reshape(-1, 17, 3)
+    _check_finite(out, "keypoints", _MAX_PIXEL)
+    np.clip(out[..., 2], 0, 1, out=out[..., 2])
+    return out
+
+
+def write_keypoints(header, keypoints: np.ndarray) -> msg.Keypoints2D:
+    """Keypoints2D of keypoints, shape (P, 17, 3)."""
+    return msg.Keypoints2D(
+        header=header,
+        skeleton="coco17",
+        persons=[
+            msg.PersonKeypoints2D(score=float(p[:, 2].mean()), keypoints=flat(p)) for p in keypoints
+        ],
+    )
+
+
+def read_frame_set(message: msg.FrameSet) -> FrameSet:
+    """FrameSet of stamps."""
+    out = FrameSet(stamp_ns(message.header.stamp))
+    _check_count(message.cameras, "cameras")
+    for entry in message.cameras:
+        out.color_ns[entry.camera] = out.keypoints_ns[entry.camera] = stamp_ns(entry.color)
+        depth = stamp_ns(entry.depth)
+        if depth:
+            out.depth_ns[entry.camera] = depth
+    return out
+
+
+def write_frame_set(frame_set: FrameSet, world_frame: str) -> msg.FrameSet:
+    """Message of a frame set; cameras that lack colour or keypoints are left out."""
+    out = msg.FrameSet()
+    out.header.stamp = time_message(frame_set.stamp_ns)
+    out.header.frame_id = world_frame
+    out.cameras = [
+        msg.CameraStamps(
+            camera=camera,
+            color=time_message(frame_set.color_ns[camera]),
+            depth=time_message(frame_set.depth_ns.get(camera, 0)),
+        )
+        for camera in frame_set.usable
+    ]
+    return out
+
+
+def read_persons(message: msg.Persons3D) -> list[Person3D]:
+    """Persons of a Persons3D."""
+    _check_count(message.persons, "persons")
+    out = []
+    for p in message.persons:
+        if p.status >= len(_STATUS) or len(p.cameras) != len(p.detections):
+            raise ValueError(f"person {p.track_id} is malformed")
+        joints = np.array(p.joints, dtype=np.float64).reshape(17, 3)
+        if np.isinf(joints).any() or np.nanmax(np.abs(joints), initial=0) > _MAX_METRE:
+            raise ValueError(f"person {p.track_id}: joints are out of range")
+        out.append(
+            Person3D(
+                track_id=p.track_id,
+                joints=joints,
+                covariance=np.array(p.covariance, dtype=np.float64).reshape(17, 3, 3),
+                confidence=np.clip(np.nan_to_num(np.array(p.confidence, dtype=np.float64)), 0, 1),
+                detections=dict(zip(p.cameras, p.detections, strict=True)),
+                status=_STATUS[p.status],
+                age=p.age,
+            )
+        )
+    return out
+
+
+def write_persons(persons: list[Person3D], frame_set: msg.FrameSet) -> msg.Persons3D:
+    """Persons3D of persons found in a frame set."""
+    return msg.Persons3D(
+        header=frame_set.header,
+        frame_set=frame_set,
+        persons=[
+            msg.Person3D(
+                track_id=p.track_id,
+                status=_STATUS.index(p.status),
+                age=p.age,
+                joints=p.joints.ravel().astype(np.float32),
+                covariance=p.covariance.ravel().astype(np.float32),
+                confidence=p.confidence.astype(np.float32),
+                cameras=list(p.detections),
+                detections=[int(i) for i in p.detections.values()],
+            )
+            for p in persons
+        ],
+    )
+
+
+def read_head(message: msg.Head) -> Head:
+    """Head of a message.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite, the quaternion is not a rotation or the mesh is cut short.
+    """
+    p, q = message.pose.position, message.pose.orientation
+    numbers = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
+    vertices = np.array(message.vertices, dtype=np.float32)
+    _check_finite(numbers, f"head {message.track_id}: pose", _MAX_METRE)
+    _check_finite(vertices, f"head {message.track_id}: vertices", _MAX_METRE)
+    if abs(np.linalg.norm(numbers[3:]) - 1) > 0.01:
+        raise ValueError(f"head {message.track_id}: the quaternion's norm is not 1")
+    if len(vertices) % 3 or message.method >= len(_METHODS):
+        raise ValueError(f"head {message.track_id} is malformed")
+    if not (0 <= message.sigma < _MAX_METRE and 0 <= message.confidence <= 1):
+        raise ValueError(f"head {message.track_id}: sigma or confidence is out of range")
+    tf_world_head = np.eye(4)
+    tf_world_head[:3, :3] = Rotation.from_quat(numbers[3:]).as_matrix()
+    tf_world_head[:3, 3] = numbers[:3]
+    return Head(
+        track_id=message.track_id,
+        tf_world_head=tf_world_head,
+        vertices=vertices.reshape(-1, 3),
+        sigma_m=float(message.sigma),
+        method=_METHODS[message.method],
+        confidence=float(message.confidence),
+    )
+
+
+def write_head(head: Head) -> msg.Head:
+    """Message of a head."""
+    pose = Pose()
+    position, quaternion = head.tf_world_head[:3, 3], Rotation.from_matrix(
+        head.tf_world_head[:3, :3]
+    ).as_quat()
+    pose.position.x, pose.position.y, pose.position.z = map(float, position)
+    pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = map(
+        float, quaternion
+    )
+    return msg.Head(
+        track_id=head.track_id,
+        pose=pose,
+        sigma=float(head.sigma_m),
+        method=_METHODS.index(head.method),
+        confidence=float(np.clip(head.confidence, 0, 1)),
+        vertices=flat(head.vertices),
+    )
+
+
+def read_heads(message: msg.Heads) -> list[Head]:
+    """Heads of a Heads message."""
+    _check_count(message.heads, "heads")
+    return [read_head(h) for h in message.heads]
+
+
+def write_heads(heads: list[Head], frame_set: msg.FrameSet) -> msg.Heads:
+    """Heads message of heads found in a frame set."""
+    return msg.Heads(
+        header=frame_set.header, frame_set=frame_set, heads=[write_head(h) for h in heads]
+    )
+
+
+def read_bodies(message: msg.Bodies) -> list[Body]:
+    """Bodies of a Bodies message."""
+    _check_count(message.bodies, "bodies")
+    out = []
+    for b in message.bodies:
+        joints = np.array(b.joints, dtype=np.float64).reshape(17, 3)
+        vertices = np.array(b.vertices, dtype=np.float32)
+        if np.isinf(joints).any() or len(vertices) % 3:
+            raise ValueError(f"body {b.track_id} is malformed")
+        out.append(Body(b.track_id, vertices.reshape(-1, 3), joints, read_head(b.head)))
+    return out
+
+
+def write_bodies(bodies: list[Body], frame_set: msg.FrameSet) -> msg.Bodies:
+    """Bodies message of bodies fitted in a frame set."""
+    return msg.Bodies(
+        header=frame_set.header,
+        frame_set=frame_set,
+        bodies=[
+            msg.Body(
+                track_id=b.track_id,
+                joints=b.joints.ravel().astype(np.float32),
+                vertices=flat(b.vertices),
+                head=write_head(b.head),
+            )
+            for b in bodies
+        ],
+    )
+
+
+def write_regions(header, regions: list[Region]) -> msg.FaceRegions:
+    """FaceRegions of the regions that were replaced in an image."""
+    out = msg.FaceRegions(header=header)
+    for region in regions:
+        x, y, w, h = np.maximum(np.round(region.box), 0).astype(int)
+        out.regions.append(
+            msg.FaceRegion(
+                method=region.method,
+                track_id=int(region.track_id),
+                confidence=float(region.confidence),
+                box=RegionOfInterest(
+                    x_offset=int(x), y_offset=int(y), width=int(w), height=int(h)
+                ),
+                polygon=flat(region.polygon),
+            )
+        )
+    return out
+
+
+def _check_count(items, name: str) -> None:
+    if len(items) > MAX_PEOPLE:
+        raise ValueError(f"{len(items)} {name} in one message; at most {MAX_PEOPLE} are taken")
+
+
+def _check_finite(values: np.ndarray, name: str, limit: float) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} with NaN or infinite numbers")
+    if values.size and np.abs(values).max() > limit:
+        raise ValueError(f"{name} out of range")

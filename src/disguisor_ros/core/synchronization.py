@@ -1,0 +1,223 @@
+"""Which images show the same instant, and waiting for data by their stamps."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class FrameSet:
+    """Stamps of the images that belong together.
+
+    Parameters
+    ----------
+    stamp_ns : int
+        Earliest colour stamp of the set.
+    color_ns, depth_ns, keypoints_ns : dict of str to int
+        Camera -> header stamp.
+    arrived_ns : int
+        Monotonic time at which the set was opened.
+    """
+
+    stamp_ns: int
+    color_ns: dict[str, int] = field(default_factory=dict)
+    depth_ns: dict[str, int] = field(default_factory=dict)
+    keypoints_ns: dict[str, int] = field(default_factory=dict)
+    arrived_ns: int = 0
+
+    @property
+    def usable(self) -> list[str]:
+        """Cameras that have both colour and keypoints."""
+        return [c for c, stamp in self.color_ns.items() if self.keypoints_ns.get(c) == stamp]
+
+
+class FrameSynchronizer:
+    """Groups stamps of several cameras into frame sets.
+
+    Matching looks at header stamps only. Monotonic time decides one thing: how long to wait for
+    a camera that is late. Sets leave in the order of their stamps, and every colour stamp is in
+    at most one set.
+
+    Parameters
+    ----------
+    cameras : iterable of str
+    slop_ns : int
+        Stamps of a set differ by no more than this.
+    max_wait_ns : int
+        How long an incomplete set is held back while newer images arrive.
+    """
+
+    #: A camera that was silent for this long (by stamps) is no longer waited for.
+    SILENCE_NS = 2_000_000_000
+    #: A stamp that lies further back than this is a clock jump (a bag that loops), not a late frame.
+    JUMP_NS = 1_000_000_000
+
+    def __init__(self, cameras: Iterable[str], slop_ns: int, max_wait_ns: int):
+        self.cameras = tuple(cameras)
+        self.slop_ns = slop_ns
+        self.max_wait_ns = max_wait_ns
+        self.late = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: after a clock jump."""
+        self._pending: list[FrameSet] = []
+        self._last_seen: dict[tuple[str, str], int] = {}
+        self._newest = None
+        self._last_emitted = None
+
+    def add(self, camera: str, kind: str, stamp_ns: int, now_ns: int) -> None:
+        """Take note of a stamp.
+
+        Parameters
+        ----------
+        camera : str
+        kind : {"color", "depth", "keypoints"}
+        stamp_ns : int
+            Header stamp.
+        now_ns : int
+            Monotonic time.
+        """
+        if camera not in self.cameras:
+            return
+        if self._newest is not None and stamp_ns < self._newest - self.JUMP_NS:
+            self.reset()
+        self._newest = stamp_ns if self._newest is None else max(self._newest, stamp_ns)
+        self._last_seen[camera, kind] = stamp_ns
+        frame_set = self._place(camera, kind, stamp_ns)
+        if frame_set is None:
+            if self._last_emitted is not None and stamp_ns <= self._last_emitted + self.slop_ns:
+                self.late += kind == "color"
+                return
+            frame_set = FrameSet(stamp_ns, arrived_ns=now_ns)
+            self._pending.append(frame_set)
+            self._pending.sort(key=lambda s: s.stamp_ns)
+        getattr(frame_set, f"{kind}_ns")[camera] = stamp_ns
+        frame_set.stamp_ns = min(frame_set.color_ns.values(), default=frame_set.stamp_ns)
+
+    def pop(self, now_ns: int) -> list[FrameSet]:
+        """Sets that are complete or have waited long enough, oldest first."""
+        out = []
+        while self._pending:
+            first = self._pending[0]
+            waited = now_ns - first.arrived_ns
+            overdue = waited > self.max_wait_ns and (
+                self._newest > first.stamp_ns + self.slop_ns or waited > 5 * self.max_wait_ns
+            )
+            if not (self._complete(first) or overdue):
+                break
+            self._pending.pop(0)
+            if first.usable:
+                self._last_emitted = first.stamp_ns
+                out.append(first)
+        return out
+
+    def _place(self, camera: str, kind: str, stamp_ns: int) -> FrameSet | None:
+        """The pending set that a stamp belongs to: keypoints by equal stamps, others by nearness."""
+        taken = [s for s in self._pending if camera not in getattr(s, f"{kind}_ns")]
+        if kind != "depth":
+            twin = "color" if kind == "keypoints" else "keypoints"
+            for s in taken:
+                if getattr(s, f"{twin}_ns").get(camera) == stamp_ns:
+                    return s
+            taken = [s for s in taken if camera not in getattr(s, f"{twin}_ns")]
+        near = [s for s in taken if abs(s.stamp_ns - stamp_ns) <= self.slop_ns]
+        return min(near, key=lambda s: abs(s.stamp_ns - stamp_ns), default=None)
+
+    def _complete(self, frame_set: FrameSet) -> bool:
+        for camera in self.cameras:
+            for kind in ("color", "keypoints", "depth"):
+                seen = self._last_seen.get((camera, kind))
+                if seen is None:
+                    # Never seen: colour and keypoints are waited for, depth need not exist.
+                    expected = kind != "depth"
+                else:
+                    # Stamps of a topic only grow: one that is past this set has nothing for it.
+                    passed = seen > frame_set.stamp_ns + self.slop_ns
+                    expected = not passed and self._newest - seen < self.SILENCE_NS
+                if expected and camera not in getattr(frame_set, f"{kind}_ns"):
+                    return False
+        return True
+
+
+@dataclass
+class _Job:
+    payload: object
+    needs: set
+    wants: set
+    submitted_ns: int
+
+
+class Rendezvous:
+    """Holds jobs until the data that they need have arrived, whichever comes first.
+
+    Data and jobs meet by keys (usually a topic and a stamp). Both are bounded: the oldest data
+    and jobs are dropped first, and what was dropped is told.
+
+    Parameters
+    ----------
+    capacity : int
+        Number of data kept for each first element of the keys, and of waiting jobs.
+    patience_ns : int
+        How long a job waits for data that it ``wants`` but can do without. A job waits for
+        data that it ``needs`` until it is dropped by :meth:`expire`.
+    """
+
+    def __init__(self, capacity: int, patience_ns: int):
+        self.capacity = capacity
+        self.patience_ns = patience_ns
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all data and jobs."""
+        self._data: dict[Hashable, OrderedDict] = {}
+        self._jobs: deque[_Job] = deque()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def put(self, topic: Hashable, stamp_ns: int, datum) -> list:
+        """Store a datum; returns the ``(stamp_ns, datum)`` that had to make room."""
+        queue = self._data.setdefault(topic, OrderedDict())
+        queue[stamp_ns] = datum
+        dropped = []
+        while len(queue) > self.capacity:
+            dropped.append(queue.popitem(last=False))
+        return dropped
+
+    def get(self, topic: Hashable, stamp_ns: int):
+        """A stored datum, or None."""
+        return self._data.get(topic, {}).get(stamp_ns)
+
+    def take(self, topic: Hashable, stamp_ns: int):
+        """Remove and return a stored datum, or None."""
+        return self._data.get(topic, {}).pop(stamp_ns, None)
+
+    def submit(self, payload, needs: Iterable, wants: Iterable, now_ns: int) -> list:
+        """Add a job that waits for keys ``(topic, stamp_ns)``; returns payloads that made room."""
+        self._jobs.append(_Job(payload, set(needs), set(wants), now_ns))
+        dropped = []
+        while len(self._jobs) > self.capacity:
+            dropped.append(self._jobs.popleft().payload)
+        return dropped
+
+    def ready(self, now_ns: int) -> list:
+        """Payloads whose data are there, in the order of submission; a late one holds back the rest."""
+        out = []
+        while self._jobs:
+            job = self._jobs[0]
+            missing = {key for key in job.needs if self.get(*key) is None}
+            patient = now_ns - job.submitted_ns <= self.patience_ns
+            if missing or (patient and any(self.get(*key) is None for key in job.wants)):
+                break
+            out.append(self._jobs.popleft().payload)
+        return out
+
+    def expire(self, now_ns: int, age_ns: int) -> list:
+        """Drop jobs older than ``age_ns`` and return their payloads."""
+        out = []
+        while self._jobs and now_ns - self._jobs[0].submitted_ns > age_ns:
+            out.append(self._jobs.popleft().payload)
+        return out

@@ -1,0 +1,399 @@
+"""What all stage nodes share: parameters, topics, waiting by stamp, diagnostics, start-up."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, Image
+from tf2_msgs.msg import TFMessage
+
+from disguisor_ros.bridge.calibration import CameraRig
+from disguisor_ros.bridge.images import depth_array
+from disguisor_ros.bridge.messages import stamp_ns
+from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.synchronization import Rendezvous
+from disguisor_ros.core.types import DepthView
+
+# REP-2003: sensor data in best effort, results reliable, constants latched.
+SENSOR = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+RESULT = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
+)
+LATCHED = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+STATIC_TRANSFORMS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=100,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+#: Stands in the rendezvous for a message that came but could not be read.
+INVALID = object()
+#: A stamp this far behind the newest one is a clock jump: everything starts anew.
+JUMP_NS = 1_000_000_000
+#: After this long without data a topic is reported.
+SILENCE_S = 5.0
+
+
+class StageNode(LifecycleNode):
+    """A stage as a managed node: subclasses say what to load, what to listen to and what to do.
+
+    Subclasses declare their parameters in ``__init__`` and override :meth:`load` (configure),
+    :meth:`connect` (activate: create subscriptions and publishers), :meth:`reset` (clock jump)
+    and :meth:`work` (called after each message and 20 times a second).
+    """
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.cameras = self.parameter("cameras", [""], "Names of the cameras.")
+        self.cameras = [c for c in self.cameras if c]
+        self.world_frame = self.parameter("world_frame", "world", "Frame of all 3D results.")
+        self.autostart = self.parameter(
+            "autostart", True, "Configure and activate by itself; false leaves it to a manager."
+        )
+        self.patience_ns = int(1e9 * self.parameter(
+            "patience", 1.0, "How long to wait for data that can be done without, s.", (0.0, 60.0)
+        ))
+        self.rendezvous = Rendezvous(capacity=30, patience_ns=self.patience_ns)
+        self.rig = CameraRig(self.world_frame)
+        self.drops = Counter()
+        self.figures: dict[str, float | int | str] = {}
+        self.durations_ms = deque(maxlen=100)
+        self.latencies_ms = deque(maxlen=100)
+        self.active = False
+        self._done = self._done_before = 0
+        self._newest_ns = None
+        self._last_error = ""
+        self._infos: dict[tuple, bytes] = {}
+        self._heard: dict[str, float | None] = {}
+        self._topics = []
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timers_here = []
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT)
+        self.create_timer(1.0, self._report, clock=self._steady)
+
+    # What subclasses override.
+
+    def load(self) -> None:
+        """Load models; raise ValueError or OSError with a clear line when that fails."""
+
+    def connect(self) -> None:
+        """Create subscriptions and publishers, with :meth:`listen` and :meth:`offer`."""
+
+    def reset(self) -> None:
+        """Forget what was learnt from earlier images."""
+
+    def work(self) -> None:
+        """Do what has become possible."""
+
+    # Lifecycle.
+
+    def on_configure(self, state):
+        try:
+            self.load()
+        except (ValueError, OSError, ImportError) as error:
+            self.get_logger().fatal(f"cannot be configured: {error}")
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state):
+        self.rendezvous.reset()
+        self.reset()
+        self.connect()
+        self._timers_here.append(
+            self.create_timer(0.05, self.guarded(self.work), clock=self._steady)
+        )
+        self.active = True
+        self._activated = time.monotonic()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state):
+        self.active = False
+        for timer in self._timers_here:
+            self.destroy_timer(timer)
+        for topic in self._topics:
+            destroy = self.destroy_publisher if hasattr(topic, "publish") else self.destroy_subscription
+            destroy(topic)
+        self._timers_here, self._topics, self._heard = [], [], {}
+        return super().on_deactivate(state)
+
+    # Parameters and topics.
+
+    def parameter(self, name: str, default, description: str, bounds: tuple | None = None):
+        """Declare a parameter with a description and a range, and return its value."""
+        descriptor = ParameterDescriptor(description=description, read_only=True)
+        if bounds and isinstance(default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(bounds[0]), to_value=float(bounds[1]))
+            ]
+        elif bounds and isinstance(default, int):
+            descriptor.integer_range = [IntegerRange(from_value=bounds[0], to_value=bounds[1])]
+        elif bounds:
+            descriptor.additional_constraints = "one of " + ", ".join(bounds)
+        value = self.declare_parameter(name, default, descriptor).value
+        if bounds and isinstance(default, str) and value not in bounds:
+            raise ValueError(f"parameter {name} is {value!r}, must be one of {', '.join(bounds)}")
+        return value
+
+    def listen(self, kind, topic: str, callback: Callable, qos: QoSProfile, raw=False) -> None:
+        """Subscribe; a message that the callback refuses with ValueError is counted, not fatal."""
+        self._heard[topic] = None
+        guarded = self.guarded(callback, topic)
+
+        def heard(message):
+            self._heard[topic] = time.monotonic()
+            guarded(message)
+            if callback != self._on_info:
+                guarded_work()
+
+        guarded_work = self.guarded(self.work)
+        self._topics.append(self.create_subscription(
+            kind, topic, heard, qos, raw=raw,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        ))
+
+    def offer(self, kind, topic: str, qos: QoSProfile):
+        """Advertise a topic."""
+        publisher = self.create_publisher(
+            kind, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+        )
+        self._topics.append(publisher)
+        return publisher
+
+    def listen_calibration(self, *kinds: str, cameras=None) -> None:
+        """Keep :attr:`rig` up to date with camera_info of the given kinds, and /tf_static."""
+        self.listen(TFMessage, "/tf_static", self.rig.add_transforms, STATIC_TRANSFORMS)
+        for camera in cameras or self.cameras:
+            for kind in kinds:
+                topic = f"/{camera}/{kind}/camera_info"
+                self.listen(
+                    CameraInfo, topic,
+                    lambda raw, key=(camera, kind): self._on_info(key, raw), SENSOR, raw=True,
+                )
+
+    def _on_info(self, key, raw: bytes) -> None:
+        # All but the stamp is the same in nearly every message: compared, not deserialized.
+        if self._infos.get(key) != raw[12:]:
+            self.rig.add_info(key, deserialize_message(raw, CameraInfo))
+            self._infos[key] = raw[12:]
+
+    def known_cameras(self, names, kind: str = "color") -> dict[str, Camera]:
+        """Cameras among ``names`` that have a calibration; the others are reported."""
+        out = {}
+        for name in names:
+            try:
+                out[name] = self.rig.camera((name, kind))
+            except ValueError as error:
+                self.dropped("no calibration", str(error))
+        return out
+
+    def listen_stored(self, kind, topic: str, key, read: Callable, qos=SENSOR) -> None:
+        """Subscribe and keep ``read(message)`` in the rendezvous under the key and its stamp."""
+
+        def keep(message):
+            stamp = stamp_ns(message.header.stamp)
+            try:
+                self.rendezvous.put(key, stamp, read(message))
+            except ValueError:
+                self.rendezvous.put(key, stamp, INVALID)
+                raise
+
+        self.listen(kind, topic, keep, qos)
+
+    def listen_depth(self, cameras) -> None:
+        """Subscribe to the depth images of cameras, for :meth:`depth_views`."""
+        for camera in cameras:
+            self.listen_stored(
+                Image, f"/{camera}/depth/image_raw", (camera, "depth"), depth_array
+            )
+
+    def submit(self, payload, needs, wants) -> None:
+        """Queue a job of the rendezvous; when there are too many the oldest is dropped."""
+        for _ in self.rendezvous.submit(payload, needs, wants, time.monotonic_ns()):
+            self.dropped("overrun", "the stage does not keep up")
+
+    def stored(self, key, stamp: int):
+        """What :meth:`listen_stored` kept; None when it is not there or could not be read."""
+        datum = self.rendezvous.get(key, stamp)
+        return None if datum is INVALID else datum
+
+    def depth_views(self, depth_ns: dict[str, int]) -> dict[str, DepthView]:
+        """Depth images with their cameras; those that are missing or do not fit are left out."""
+        out = {}
+        for name, stamp in depth_ns.items():
+            datum = self.stored((name, "depth"), stamp)
+            camera = self.known_cameras([name], "depth").get(name) if datum else None
+            if camera is None:
+                continue
+            image, unit_m = datum
+            if image.shape != (camera.height, camera.width):
+                self.dropped(
+                    "malformed",
+                    f"/{name}/depth/image_raw: {image.shape[1]}x{image.shape[0]}, but its camera_info"
+                    f" says {camera.width}x{camera.height}",
+                )
+                continue
+            out[name] = DepthView(camera, image, unit_m)
+        return out
+
+    # Errors, time and figures.
+
+    def guarded(self, function: Callable, topic: str = "") -> Callable:
+        """The function, with what it raises counted and logged: no message may stop a node."""
+
+        def call(*args):
+            try:
+                return function(*args)
+            except ValueError as error:
+                self.dropped("malformed", f"{topic}: {error}" if topic else str(error))
+            except Exception as error:  # the node must outlive its bugs; the frame is withheld
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                place = f"{os.path.basename(where.filename)}:{where.lineno}"
+                self.dropped("internal error", f"{type(error).__name__} at {place}")
+
+        return call
+
+    def dropped(self, reason: str, detail: str = "", count: int = 1) -> None:
+        """Count a drop, and log it at most every 5 s."""
+        self.drops[reason] += count
+        self._last_error = detail or reason
+        self.get_logger().warning(f"{reason}: {detail}", throttle_duration_sec=5.0)
+
+    def jumped(self, stamp_ns: int) -> bool:
+        """Note a stamp; on a jump backwards everything is reset."""
+        back = self._newest_ns is not None and stamp_ns < self._newest_ns - JUMP_NS
+        if back:
+            self.get_logger().info("the clock jumped back: starting anew")
+            self.rendezvous.reset()
+            self.reset()
+        self._newest_ns = stamp_ns if back or self._newest_ns is None else max(
+            self._newest_ns, stamp_ns
+        )
+        return back
+
+    def finished(self, started_ns: int) -> None:
+        """Note that one unit of work, begun at a monotonic time, is done."""
+        self._done += 1
+        self.durations_ms.append((time.monotonic_ns() - started_ns) / 1e6)
+
+    def _report(self) -> None:
+        silent = self._silent_topics() if self.active else []
+        rate, self._done_before = self._done - self._done_before, self._done
+        status = DiagnosticStatus(name=f"disguisor: {self.get_name()}", hardware_id="disguisor")
+        if not self.active:
+            status.level, status.message = DiagnosticStatus.WARN, "inactive"
+        elif silent:
+            status.level, status.message = DiagnosticStatus.WARN, silent[0]
+        else:
+            status.level, status.message = DiagnosticStatus.OK, f"active, {rate} per second"
+        values = {
+            "connected": self.active and all(self.count_publishers(t) for t in self._heard),
+            "rate_hz": rate,
+            "done": self._done,
+            "duration_ms_median": _median(self.durations_ms),
+            "queue": len(self.rendezvous),
+            **self.figures,
+            **{f"dropped: {reason}": n for reason, n in sorted(self.drops.items())},
+            "last_problem": self._last_error,
+        }
+        status.values = [KeyValue(key=k, value=str(v)) for k, v in values.items()]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _silent_topics(self) -> list[str]:
+        out = []
+        now = time.monotonic()
+        if now - self._activated < SILENCE_S:
+            return out
+        for subscription in self._topics:
+            topic = getattr(subscription, "topic_name", None)
+            if hasattr(subscription, "publish") or topic not in self._heard or self._heard[topic]:
+                continue
+            offers = self.get_publishers_info_by_topic(topic)
+            asked = subscription.qos_profile
+            if not offers:
+                line = f"{topic}: no data, nobody publishes it"
+            else:
+                reasons = [r for r in (
+                    qos_check_compatible(o.qos_profile, asked)[1] for o in offers
+                ) if r]
+                line = f"{topic}: no data from {len(offers)} publisher(s)" + (
+                    f"; quality of service does not match: {reasons[0]}" if reasons else ""
+                )
+            self.get_logger().warning(line, throttle_duration_sec=30.0)
+            out.append(line)
+        return out
+
+
+def run_node(make: Callable[[], StageNode]) -> None:
+    """Run a stage until it is told to stop; exits with 1 when it cannot start."""
+    rclpy.init()
+    code = 0
+    try:
+        node = make()
+        if node.autostart:
+            code = _start(node)
+        if code == 0:
+            executor = _executor()
+            executor.add_node(node)
+            executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Torch and Open3D tear down threads at exit in an order that can hang: leave at once.
+    os._exit(code)
+
+
+def _start(node: StageNode) -> int:
+    success = TransitionCallbackReturn.SUCCESS
+    if node.trigger_configure() != success or node.trigger_activate() != success:
+        return 1
+    return 0
+
+
+def _executor():
+    try:
+        from rclpy.experimental import EventsExecutor
+
+        return EventsExecutor()
+    except ImportError:  # before Kilted
+        from rclpy.executors import SingleThreadedExecutor
+
+        return SingleThreadedExecutor()
+
+
+def _median(values) -> float:
+    return round(float(np.median(values)), 2) if values else 0.0

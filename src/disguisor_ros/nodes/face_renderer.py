@@ -1,0 +1,218 @@
+"""Node: the faces in one camera's images replaced. The only node that publishes images.
+
+A frame leaves only when it was processed against heads of its own instant; every other one is
+withheld, or replaced by a blank one (``on_failure``). Each frame that comes in is accounted for:
+``frames_in = frames_out + frames_withheld + frames_waiting``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+
+import cv2
+import numpy as np
+from disguisor_msgs.msg import FaceRegions, Heads, Keypoints2D
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from disguisor_ros.bridge.images import (
+    color_array,
+    compressed_color_array,
+    fill_image,
+    to_rgb,
+)
+from disguisor_ros.bridge.messages import (
+    read_frame_set,
+    read_heads,
+    read_keypoints,
+    stamp_ns,
+    write_regions,
+)
+from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
+from disguisor_ros.core.head_template import HeadTemplate
+from disguisor_ros.nodes.common import RESULT, SENSOR, StageNode, run_node
+
+
+class ImageOutlet:
+    """The one place where an image is published: it takes what was anonymized and nothing else."""
+
+    def __init__(self, node: StageNode, camera: str, compressed: str):
+        self.images = node.offer(Image, f"/{camera}/anonymized/image_raw", RESULT)
+        self.compressed = compressed and node.offer(
+            CompressedImage, f"/{camera}/anonymized/image_raw/compressed", RESULT
+        )
+        self._format = compressed
+
+    def publish(self, header, encoding: str, anonymized: AnonymizedImage) -> None:
+        """Publish an image under the header of its original."""
+        if type(anonymized) is not AnonymizedImage:
+            raise TypeError("only an AnonymizedImage may be published")
+        message = Image(header=header)
+        fill_image(message, anonymized.image, encoding)
+        self.images.publish(message)
+        if self.compressed and self.compressed.get_subscription_count():
+            bgr = np.ascontiguousarray(to_rgb(anonymized.image, encoding)[..., ::-1])
+            _, data = cv2.imencode(f".{self._format}", bgr)
+            out = CompressedImage(header=header, format=f"{encoding}; {self._format} compressed bgr8")
+            out.data = data.tobytes()
+            self.compressed.publish(out)
+
+
+class FaceRendererNode(StageNode):
+    """Colour, depth and keypoints of one camera and the heads of all in; anonymized images out."""
+
+    def __init__(self):
+        super().__init__("face_renderer")
+        self.camera = self.parameter("camera", "", "Name of the camera.")
+        self.mode = self.parameter("mode", "mesh", "How a replaced face looks.", MODES)
+        self.backend = self.parameter(
+            "backend", "open3d", "What draws the heads.", ("open3d", "pytorch3d", "auto")
+        )
+        self.transport = self.parameter(
+            "image_transport", "raw", "Which colour topic to read.", ("raw", "compressed")
+        )
+        self.compressed = self.parameter(
+            "compressed_output", "", "Also publish compressed images.", ("", "jpg", "png")
+        )
+        self.on_failure = self.parameter(
+            "on_failure", "drop", "What becomes of a frame that cannot be processed.",
+            ("drop", "blank"),
+        )
+        self.max_latency_ns = int(1e9 * self.parameter(
+            "max_latency", 2.0, "A frame older than this is withheld, s.", (0.05, 600.0)
+        ))
+        self.waiting: OrderedDict[int, tuple] = OrderedDict()
+        self.frames = Counter()
+        self.withheld = Counter()
+
+    def load(self):
+        if not self.camera:
+            raise ValueError("parameter camera is empty; name the camera, e.g. cn01")
+        self.renderer = FaceRenderer(HeadTemplate.load(), self.mode, self.backend)
+
+    def connect(self):
+        camera = self.camera
+        self.outlet = ImageOutlet(self, camera, self.compressed)
+        self.info_publisher = self.offer(CameraInfo, f"/{camera}/anonymized/camera_info", RESULT)
+        self.region_publisher = self.offer(FaceRegions, f"/{camera}/anonymized/regions", RESULT)
+        self.listen_calibration("color", "depth", cameras=[camera])
+        if self.transport == "raw":
+            self.listen(Image, f"/{camera}/color/image_raw", self._on_color, SENSOR)
+        else:
+            self.listen(
+                CompressedImage, f"/{camera}/color/image_raw/compressed", self._on_color, SENSOR
+            )
+        self.listen_depth([camera])
+        self.listen_stored(
+            Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read_keypoints
+        )
+        self.listen(Heads, "/disguisor/heads", self._on_heads, RESULT)
+
+    def reset(self):
+        self.renderer.reset()
+        for stamp in list(self.waiting):
+            self._withhold(stamp, "clock jump or restart")
+
+    def _on_color(self, message):
+        stamp = stamp_ns(message.header.stamp)
+        self.frames["in"] += 1
+        self.jumped(stamp)
+        if stamp in self.waiting:
+            self._withhold(stamp, "duplicate")
+        self.waiting[stamp] = (message, time.monotonic_ns())
+        while len(self.waiting) > self.rendezvous.capacity:
+            self._withhold(next(iter(self.waiting)), "overrun")
+
+    def _on_heads(self, message):
+        stamps = read_frame_set(message.frame_set)
+        color = stamps.color_ns.get(self.camera)
+        if color is None:
+            return
+        depth = stamps.depth_ns.get(self.camera)
+        wants = [((self.camera, "keypoints"), color)]
+        wants += [((self.camera, "depth"), depth)] if depth else []
+        self.submit((color, depth, read_heads(message)), [], wants)
+
+    def work(self):
+        now = time.monotonic_ns()
+        for job in self.rendezvous.ready(now):
+            self._process(*job)
+        while self.waiting:
+            stamp, (_, arrived) = next(iter(self.waiting.items()))
+            if now - arrived <= self.max_latency_ns:
+                break
+            self._withhold(stamp, "no heads in time")
+        self.figures.update({
+            "frames_in": self.frames["in"],
+            "frames_out": self.frames["out"],
+            "frames_blank": self.frames["blank"],
+            "frames_withheld": sum(self.withheld.values()),
+            "frames_waiting": len(self.waiting),
+            **{f"withheld: {reason}": n for reason, n in sorted(self.withheld.items())},
+        })
+
+    def _process(self, color: int, depth: int | None, heads):
+        started = time.monotonic_ns()
+        if color not in self.waiting:
+            return
+        message, arrived = self.waiting[color]
+        keypoints = self.stored((self.camera, "keypoints"), color)
+        if keypoints is None:
+            self._withhold(color, "no keypoints")
+            return
+        try:
+            image, encoding = self._decode(message)
+            view = self.depth_views({self.camera: depth} if depth else {}).get(self.camera)
+            anonymized = self.renderer(
+                image, self.rig.camera((self.camera, "color")), heads, keypoints, view,
+                stamp_ns=color, encoding=encoding,
+            )
+        except ValueError as error:
+            self._withhold(color, "malformed")
+            self.dropped("malformed", str(error))
+            return
+        except Exception:
+            self._withhold(color, "internal error")
+            raise
+        del self.waiting[color]
+        self._publish(message.header, encoding, anonymized)
+        self.frames["out"] += 1
+        methods = Counter(region.method for region in anonymized.regions)
+        self.figures.update({f"covered: {m}": methods[m] for m in ("mesh", "keypoints", "held")})
+        self.finished(started)
+
+    def _decode(self, message):
+        if self.transport == "compressed":
+            return compressed_color_array(message)
+        image, encoding = color_array(message), message.encoding
+        return (to_rgb(image, encoding), "rgb8") if encoding == "mono8" else (image, encoding)
+
+    def _publish(self, header, encoding, anonymized):
+        self.outlet.publish(header, encoding, anonymized)
+        self.region_publisher.publish(write_regions(header, anonymized.regions))
+        info = self.rig.info((self.camera, "color"))
+        if info is not None:
+            info.header.stamp = header.stamp
+            self.info_publisher.publish(info)
+
+    def _withhold(self, stamp: int, reason: str):
+        """Take a frame out of the queue; nothing of its pixels is published."""
+        message, _ = self.waiting.pop(stamp)
+        self.withheld[reason] += 1
+        self.dropped(f"withheld, {reason}")
+        if self.on_failure == "blank" and self.active:
+            try:
+                image, encoding = self._decode(message)
+            except ValueError:
+                return
+            self._publish(message.header, encoding, blank(image.shape))
+            self.frames["blank"] += 1
+
+
+def main():
+    """Run the node."""
+    run_node(FaceRendererNode)
+
+
+if __name__ == "__main__":
+    main()

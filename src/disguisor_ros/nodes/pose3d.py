@@ -1,0 +1,79 @@
+"""Node: 2D keypoints of all cameras to tracked people in 3D."""
+
+from __future__ import annotations
+
+import time
+
+from disguisor_msgs.msg import FrameSet, Keypoints2D, Persons3D
+
+from disguisor_ros.bridge.messages import read_frame_set, read_keypoints, write_persons
+from disguisor_ros.core.pose3d import PoseEstimator
+from disguisor_ros.nodes.common import RESULT, StageNode, run_node
+
+
+class Pose3DNode(StageNode):
+    """Frame sets and keypoints in, people out."""
+
+    def __init__(self):
+        super().__init__("pose3d")
+        self.use_depth = self.parameter(
+            "use_depth", True, "Place people that one camera sees by its depth image."
+        )
+        self.estimator = PoseEstimator()
+
+    def connect(self):
+        self.publisher = self.offer(Persons3D, "/disguisor/persons3d", RESULT)
+        self.listen_calibration("color", *(["depth"] if self.use_depth else []))
+        for camera in self.cameras:
+            self.listen_stored(
+                Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read_keypoints
+            )
+        if self.use_depth:
+            self.listen_depth(self.cameras)
+        self.listen(FrameSet, "/disguisor/frame_set", self._on_frame_set, RESULT)
+
+    def reset(self):
+        self.estimator.reset()
+
+    def _on_frame_set(self, message):
+        frame_set = read_frame_set(message)
+        self.jumped(frame_set.stamp_ns)
+        wants = [((c, "keypoints"), s) for c, s in frame_set.color_ns.items()]
+        if self.use_depth:
+            wants += [((c, "depth"), s) for c, s in frame_set.depth_ns.items()]
+        self.submit((message, frame_set), [], wants)
+
+    def work(self):
+        for message, frame_set in self.rendezvous.ready(time.monotonic_ns()):
+            self._estimate(message, frame_set)
+
+    def _estimate(self, message, frame_set):
+        started = time.monotonic_ns()
+        cameras = self.known_cameras(frame_set.color_ns)
+        keypoints = {}
+        for camera in cameras:
+            found = self.stored((camera, "keypoints"), frame_set.color_ns[camera])
+            if found is None:
+                self.dropped("no keypoints", f"/{camera}/keypoints2d: nothing usable at this instant")
+            else:
+                keypoints[camera] = found
+        # Only these cameras were looked at: an image of any other may not leave.
+        message.cameras = [c for c in message.cameras if c.camera in keypoints]
+        persons = self.estimator(
+            keypoints,
+            {c: cameras[c] for c in keypoints},
+            frame_set.stamp_ns,
+            self.depth_views(frame_set.depth_ns) if self.use_depth else None,
+        )
+        self.publisher.publish(write_persons(persons, message))
+        self.figures["persons"] = len(persons)
+        self.finished(started)
+
+
+def main():
+    """Run the node."""
+    run_node(Pose3DNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Node: people in 3D to parametric bodies."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from disguisor_msgs.msg import Bodies, Keypoints2D, MeshTopology, Persons3D
+from visualization_msgs.msg import MarkerArray
+
+from disguisor_ros.bridge.markers import MeshMarkers
+from disguisor_ros.bridge.messages import (
+    flat,
+    read_frame_set,
+    read_keypoints,
+    read_persons,
+    write_bodies,
+)
+from disguisor_ros.core.body_models import AnnyModel, SmplxModel
+from disguisor_ros.core.fitting import BodyFitter
+from disguisor_ros.nodes.common import LATCHED, RESULT, StageNode, run_node
+
+
+class SmplFitterNode(StageNode):
+    """People in, bodies out."""
+
+    def __init__(self):
+        super().__init__("smpl_fitter")
+        self.model_path = self.parameter(
+            "model_path", "",
+            "SMPL, SMPL-H or SMPL-X file of your own; empty for Anny, which needs none.",
+        )
+
+    def load(self):
+        self.model = SmplxModel(self.model_path) if self.model_path else AnnyModel()
+        self.fitter = BodyFitter(self.model)
+        self.markers = MeshMarkers("bodies", self.model.faces, opacity=0.5)
+
+    def connect(self):
+        self.publisher = self.offer(Bodies, "/disguisor/bodies", RESULT)
+        self.marker_publisher = self.offer(MarkerArray, "/disguisor/markers", RESULT)
+        self.topology = self.offer(MeshTopology, "/disguisor/body_topology", LATCHED)
+        self.topology.publish(MeshTopology(
+            name="smplx" if self.model_path else "anny",
+            vertex_count=len(self.model.vertices),
+            triangles=flat(self.model.faces.astype(np.uint32), "I"),
+        ))
+        self.listen_calibration("color")
+        for camera in self.cameras:
+            self.listen_stored(
+                Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read_keypoints
+            )
+        self.listen(Persons3D, "/disguisor/persons3d", self._on_persons, RESULT)
+
+    def reset(self):
+        self.fitter.reset()
+
+    def _on_persons(self, message):
+        persons = read_persons(message)
+        frame_set = read_frame_set(message.frame_set)
+        self.jumped(frame_set.stamp_ns)
+        wants = [((c, "keypoints"), s) for c, s in frame_set.color_ns.items()]
+        self.submit((message.frame_set, frame_set, persons), [], wants)
+
+    def work(self):
+        for job in self.rendezvous.ready(time.monotonic_ns()):
+            self._fit(*job)
+
+    def _fit(self, frame_set_message, frame_set, persons):
+        started = time.monotonic_ns()
+        cameras = self.known_cameras(frame_set.color_ns)
+        keypoints = {c: self.stored((c, "keypoints"), frame_set.color_ns[c]) for c in cameras}
+        keypoints = {c: k for c, k in keypoints.items() if k is not None}
+        for person in persons:
+            person.detections = {
+                c: i for c, i in person.detections.items() if i < len(keypoints.get(c, ()))
+            }
+        bodies = self.fitter(persons, keypoints, cameras, frame_set.stamp_ns)
+        message = write_bodies(bodies, frame_set_message)
+        self.publisher.publish(message)
+        if self.marker_publisher.get_subscription_count():
+            meshes = {b.track_id: b.vertices for b in bodies}
+            self.marker_publisher.publish(self.markers.message(message.header, meshes))
+        self.figures["bodies"] = len(bodies)
+        self.finished(started)
+
+
+def main():
+    """Run the node."""
+    run_node(SmplFitterNode)
+
+
+if __name__ == "__main__":
+    main()
