@@ -125,11 +125,11 @@ def cover_heads(
     nearest_m = np.full((camera.height, camera.width), np.inf, np.float32) if posed else None
     covers = []
     for one in posed:
-        (hits,) = backend(camera, one.vertices[None], template.faces, [one.window])
+        hits = backend(camera, one.vertices, template.faces, one.window)
         colors = template.colors_masked if one.head.track_id in masked else template.colors
         shade = diffuse(one.normals, _lamp(up))
-        drawing = hits.interpolate((colors * (shade / 255)[:, None])[None], template.faces)
-        face = (hits.mesh == 0) & face_triangles[hits.triangle]
+        drawing = hits.interpolate(colors * (shade / 255)[:, None], template.faces)
+        face = (hits.triangle >= 0) & face_triangles[hits.triangle]
         crop = _Crop(one.window, camera)
         surface_m = crop.enlarge(hits.depth_m)
         cover = _cover(camera, one, crop, crop.enlarge(face), surface_m, nearest_m, depth)
@@ -157,12 +157,12 @@ def _pose(camera: Camera, head: Head, template: HeadTemplate) -> _Posed | None:
     sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
     margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
     margin_px = max(margin_m * camera.matrix[0, 0] / distance_m, 1.0)
-    window = _window(camera, vertices, margin_px)
+    window = _window(camera, vertices[::4], margin_px)  # as dense as the margin is wide
     if window is None:
         return None
     rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
     normals = template.normals @ rotation.T.astype(np.float32)
-    return _Posed(head, vertices.astype(np.float32), normals, distance_m, sigma_m, margin_px, window)
+    return _Posed(head, vertices, normals, distance_m, sigma_m, margin_px, window)
 
 
 def _window(camera: Camera, vertices: np.ndarray, margin_px: float) -> Window | None:

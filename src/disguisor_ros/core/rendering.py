@@ -15,6 +15,9 @@ _LATTICE = 9
 #: Share of a surface's brightness that does not depend on its direction.
 _AMBIENT = 0.6
 
+#: Meshes that differ by less than this after a similarity are the same shape, metres.
+_SAME_SHAPE_M = 1e-3
+
 
 @dataclass(frozen=True)
 class Window:
@@ -73,8 +76,6 @@ class Hits:
     ----------
     depth_m : ndarray, float32
         Distance along the optical axis; inf where a ray meets nothing.
-    mesh : ndarray, int32
-        Index of the mesh; -1 where a ray meets nothing.
     triangle : ndarray, int32
         Row of the mesh's faces; -1 where a ray meets nothing.
     weights : ndarray, shape (rows, columns, 3), float32
@@ -82,28 +83,24 @@ class Hits:
     """
 
     depth_m: np.ndarray
-    mesh: np.ndarray
     triangle: np.ndarray
     weights: np.ndarray
 
     def interpolate(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
-        """Per-vertex values at the hits, shape (rows, columns, C), float32; 0 where none.
-
-        Parameters
-        ----------
-        values : ndarray, shape (M, V, C)
-            Values of the vertices of each mesh.
-        faces : ndarray, shape (F, 3)
-        """
-        out = np.zeros((*self.mesh.shape, values.shape[-1]), np.float32)
-        hit = self.mesh >= 0
-        corners = values[self.mesh[hit][:, None], faces[self.triangle[hit]]]
+        """Per-vertex values (V, C) at the hits, shape (rows, columns, C), float32; 0 elsewhere."""
+        out = np.zeros((*self.triangle.shape, values.shape[-1]), np.float32)
+        hit = self.triangle >= 0
+        corners = values[faces[self.triangle[hit]]]
         out[hit] = np.einsum("nk,nkc->nc", self.weights[hit], corners)
         return out
 
 
 class EmbreeBackend:
-    """Ray casting on the CPU with Open3D's Embree scene."""
+    """Ray casting on the CPU with Open3D's Embree scene.
+
+    Building a scene costs several times as much as casting its rays, and heads are one shape
+    moved and scaled: so the scene of the last shape is kept and the rays are moved instead.
+    """
 
     name = "open3d"
 
@@ -111,45 +108,64 @@ class EmbreeBackend:
         import open3d as o3d
 
         self._o3d = o3d
+        self._scene = self._shape = self._faces = None
 
     def __call__(
-        self, camera: Camera, meshes: np.ndarray, faces: np.ndarray, windows: list[Window]
-    ) -> list[Hits]:
-        """Cast the rays of every window against all meshes.
+        self, camera: Camera, vertices: np.ndarray, faces: np.ndarray, window: Window
+    ) -> Hits:
+        """Cast the rays of a window against a mesh.
 
         Parameters
         ----------
         camera : Camera
-        meshes : ndarray, shape (M, V, 3), metres, camera frame
-            Finite vertices of meshes that share one topology.
+        vertices : ndarray, shape (V, 3), finite, metres, camera frame
         faces : ndarray, shape (F, 3), int
-        windows : list of Window
-
-        Returns
-        -------
-        list of Hits
-            One for each window.
+        window : Window
         """
-        tensor = self._o3d.core.Tensor
-        scene = self._o3d.t.geometry.RaycastingScene(nthreads=1)
-        topology = tensor(np.ascontiguousarray(faces, dtype=np.uint32))
-        for vertices in meshes:
-            scene.add_triangles(tensor(np.ascontiguousarray(vertices, dtype=np.float32)), topology)
-        return [self._cast(scene, window.normalized(camera)) for window in windows]
-
-    def _cast(self, scene, normalized: np.ndarray) -> Hits:
-        rays = np.zeros((*normalized.shape[:2], 6), np.float32)
-        rays[..., 3:5] = normalized
-        rays[..., 5] = 1.0  # so that the ray parameter is the distance along the optical axis
-        answer = scene.cast_rays(self._o3d.core.Tensor(rays), nthreads=1)
+        similarity = None
+        if faces is self._faces and vertices.shape == self._shape.shape:
+            similarity = _similarity(self._shape, vertices)
+        if similarity is None:
+            self._build(vertices, faces)
+            similarity = np.eye(3), np.zeros(3)
+        linear, offset = similarity
+        inverse = np.linalg.inv(linear)
+        # The ray parameter is the distance along the optical axis: directions have z = 1.
+        rays = np.ones((*window.shape, 6), np.float32)
+        rays[..., 3:5] = window.normalized(camera)
+        rays[..., 3:] = rays[..., 3:] @ inverse.T.astype(np.float32)
+        rays[..., :3] = -inverse @ offset
+        answer = self._scene.cast_rays(self._o3d.core.Tensor(rays), nthreads=1)
         depth_m = answer["t_hit"].numpy()
-        missed = ~np.isfinite(depth_m)
-        mesh = answer["geometry_ids"].numpy().astype(np.int32)
         triangle = answer["primitive_ids"].numpy().astype(np.int32)
-        mesh[missed] = triangle[missed] = -1
+        triangle[~np.isfinite(depth_m)] = -1
         uv = answer["primitive_uvs"].numpy()
-        weights = np.concatenate([1 - uv.sum(axis=-1, keepdims=True), uv], axis=-1)
-        return Hits(depth_m, mesh, triangle, weights)
+        return Hits(depth_m, triangle, np.dstack([1 - uv.sum(axis=-1), uv]))
+
+    def _build(self, vertices: np.ndarray, faces: np.ndarray) -> None:
+        tensor = self._o3d.core.Tensor
+        self._scene = self._o3d.t.geometry.RaycastingScene(nthreads=1)
+        self._scene.add_triangles(
+            tensor(np.ascontiguousarray(vertices, dtype=np.float32)),
+            tensor(np.ascontiguousarray(faces, dtype=np.uint32)),
+        )
+        self._shape, self._faces = vertices.astype(np.float64), faces
+
+
+def _similarity(shape: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scaled rotation and offset that move a shape onto vertices, or None when none does.
+
+    Least squares over the points (Umeyama 1991), accepted when no vertex is off by more than
+    :data:`_SAME_SHAPE_M`.
+    """
+    center, target = shape.mean(axis=0), vertices.mean(axis=0, dtype=np.float64)
+    source = shape - center
+    u, singular, vt = np.linalg.svd((vertices - target).T @ source)
+    flip = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    linear = (u * flip) @ vt * (singular @ flip / np.maximum((source**2).sum(), 1e-12))
+    offset = target - linear @ center
+    error = np.abs(shape @ linear.T + offset - vertices).max()
+    return (linear, offset) if error < _SAME_SHAPE_M and singular[-1] > 0 else None
 
 
 class Pytorch3dBackend:
@@ -163,41 +179,33 @@ class Pytorch3dBackend:
 
     def __init__(self):
         import torch
-        from pytorch3d.renderer.mesh import rasterize_meshes
+        from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
         from pytorch3d.structures import Meshes
 
         self._torch, self._rasterize, self._structure = torch, rasterize_meshes, Meshes
 
     def __call__(
-        self, camera: Camera, meshes: np.ndarray, faces: np.ndarray, windows: list[Window]
-    ) -> list[Hits]:
-        """Rasterize all meshes into every window; see :meth:`EmbreeBackend.__call__`."""
-        count, vertices = len(meshes), meshes.shape[1]
-        stacked = (faces[None] + vertices * np.arange(count)[:, None, None]).reshape(-1, 3)
-        points = meshes.reshape(-1, 3).astype(np.float64)
-        pixels, depth = camera.project_camera(points)
-        stacked = stacked[np.isfinite(pixels).all(axis=1)[stacked].all(axis=1)]
-        pixels = np.nan_to_num(pixels)
-        return [self._window(w, pixels, depth, stacked, len(faces)) for w in windows]
-
-    def _window(self, window, pixels, depth, stacked, faces_per_mesh) -> Hits:
+        self, camera: Camera, vertices: np.ndarray, faces: np.ndarray, window: Window
+    ) -> Hits:
+        """Rasterize a mesh into a window; see :meth:`EmbreeBackend.__call__`."""
         torch = self._torch
+        pixels, depth_m = camera.project_camera(vertices.astype(np.float64))
+        seen = np.flatnonzero(np.isfinite(pixels).all(axis=1)[faces].all(axis=1))
         # PyTorch3D: +x left, +y up, the shorter side of the image spans -1..1.
         size = np.array([window.columns, window.rows])
-        place = (size - 1 - 2 * window.to_cells(pixels)) / size.min()
-        points = torch.from_numpy(np.column_stack([place, depth]).astype(np.float32))
-        mesh = self._structure([points], [torch.from_numpy(stacked.astype(np.int64))])
-        triangle, depth_m, weights, _ = (
+        place = (size - 1 - 2 * window.to_cells(np.nan_to_num(pixels))) / size.min()
+        points = torch.from_numpy(np.column_stack([place, depth_m]).astype(np.float32))
+        mesh = self._structure([points], [torch.from_numpy(faces[seen].astype(np.int64))])
+        triangle, depth_m, weights = (
             out[0, :, :, 0].numpy()
-            for out in self._rasterize.rasterize_meshes(
+            for out in self._rasterize(
                 mesh, window.shape, faces_per_pixel=1, perspective_correct=True
-            )
+            )[:3]
         )
         hit = triangle >= 0
         return Hits(
             np.where(hit, depth_m, np.inf).astype(np.float32),
-            np.where(hit, triangle // faces_per_mesh, -1).astype(np.int32),
-            np.where(hit, triangle % faces_per_mesh, -1).astype(np.int32),
+            np.where(hit, seen[triangle], -1).astype(np.int32),
             weights.astype(np.float32),
         )
 
