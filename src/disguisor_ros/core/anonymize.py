@@ -28,7 +28,7 @@ _TOKEN = object()
 
 
 class AnonymizedImage:
-    """An image whose faces were replaced. Only :class:`FaceRenderer` can make one.
+    """An image whose faces were replaced. Only :class:`FaceRenderer` and :func:`blank` make one.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class AnonymizedImage:
 
     def __init__(self, token: object, image: np.ndarray, regions: list[Region]):
         if token is not _TOKEN:
-            raise TypeError("an AnonymizedImage is made by FaceRenderer only")
+            raise TypeError("an AnonymizedImage is made by FaceRenderer or blank() only")
         image.flags.writeable = False
         self._image, self._regions = image, tuple(regions)
 
@@ -58,6 +58,20 @@ class AnonymizedImage:
     def regions(self) -> tuple[Region, ...]:
         """What was replaced."""
         return self._regions
+
+
+def blank(shape: tuple[int, ...]) -> AnonymizedImage:
+    """Plain grey image that shows nothing, for a frame that could not be processed.
+
+    Parameters
+    ----------
+    shape : tuple
+        Height, width and channels.
+    """
+    height, width = shape[:2]
+    outline = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float)
+    region = Region(np.array([0.0, 0.0, width, height]), outline, -1, "held", 0.0)
+    return AnonymizedImage(_TOKEN, np.full(shape, 128, dtype=np.uint8), [region])
 
 
 class FaceRenderer:
