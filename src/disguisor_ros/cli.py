@@ -1,0 +1,64 @@
+"""Make operating-room video safe to share: replace every face in every camera."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from disguisor_ros.errors import UserError
+
+#: Command -> module that has ``add_arguments(parser)`` and ``main(args) -> exit code``, and help.
+COMMANDS = {
+    "run": ("disguisor_ros.run", "anonymize a bag: replay it through the graph, record the result"),
+    "simulate": ("disguisor_ros.sim.command", "write a bag of a synthetic operating room, with truth"),
+    "evaluate": ("disguisor_ros.eval.evaluate", "score an anonymized bag against the truth"),
+    "import": ("disguisor_ros.importers", "turn a public data set into a bag"),
+    "demo": ("disguisor_ros.demo", "simulate, anonymize, and make pictures of it"),
+    "preview": ("disguisor_ros.eval.media", "contact sheet and video of an anonymized bag"),
+    "scoreboard": ("disguisor_ros.eval.scoreboard", "simulate, anonymize and score all scenarios"),
+}
+
+#: What ``disguisor benchmark`` can measure.
+BENCHMARKS = {
+    "or_holistic": ("disguisor_ros.eval.or_holistic", "face recall on a real operating room"),
+    "mvor": ("disguisor_ros.eval.mvor", "3D pose error on a real operating room"),
+    "pose3d": ("disguisor_ros.eval.pose3d", "cost of pose3d against cameras and people"),
+    "registration": ("disguisor_ros.eval.registration", "head registration against FilterReg"),
+    "pose2d": ("disguisor_ros.eval.pose2d", "cost of the 2D pose models"),
+    "graph": ("disguisor_ros.eval.graph", "frame rate and latency of the whole graph"),
+    "faults": ("disguisor_ros.eval.faults", "break the graph at random; count what leaks"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the ``disguisor`` command."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="disguisor", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        _add(commands, name, module, summary, wanted=argv[:1] == [name])
+    benchmark = commands.add_parser("benchmark", help="measure", description="Measure.")
+    benchmarks = benchmark.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
+    for name, (module, summary) in BENCHMARKS.items():
+        _add(benchmarks, name, module, summary, wanted=argv[:2] == ["benchmark", name])
+    args = parser.parse_args(argv)
+    try:
+        return importlib.import_module(args.module).main(args)
+    except UserError as error:
+        print(f"disguisor {' '.join(argv[:1])}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _add(parsers, name: str, module: str, summary: str, wanted: bool) -> None:
+    parser = parsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.set_defaults(module=module)
+    if wanted:  # its module is imported for its arguments; the others' stay unimported
+        importlib.import_module(module).add_arguments(parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The node graph as processes of this machine: start, watch, stop."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from disguisor_ros.paths import share
+
+#: Environment of every process of the graph: only this machine is discovered, big images go by
+#: shared memory, and each process keeps to one thread (the graph itself is the parallelism).
+ENVIRONMENT = {
+    "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    "FASTDDS_DEFAULT_PROFILES_FILE": str(share("config/fastdds.xml")),
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RCUTILS_LOGGING_BUFFERED_STREAM": "1",
+}
+
+
+def set_environment() -> None:
+    """Give this process :data:`ENVIRONMENT`, where the user has not chosen otherwise."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@dataclass
+class Stage:
+    """One process of the graph."""
+
+    name: str
+    module: str
+    parameters: dict = field(default_factory=dict)
+    namespace: str = ""
+
+
+def stages(cameras: list[str], parameters: dict[str, dict]) -> list[Stage]:
+    """The stages of a graph.
+
+    Parameters
+    ----------
+    cameras : list of str
+    parameters : dict of str to dict
+        Parameters by stage (``synchronizer``, ... ``face_renderer``); ``"*"`` for all.
+    """
+    common = {"cameras": cameras, **parameters.get("*", {})}
+    names = ("synchronizer", "pose3d", "smpl_fitter", "head_registrar")
+    out = [Stage(n, n, {**common, **parameters.get(n, {})}) for n in names]
+    renderer = {**common, **parameters.get("face_renderer", {})}
+    out += [
+        Stage(f"{c}/face_renderer", "face_renderer", {**renderer, "camera": c}, f"/{c}")
+        for c in cameras
+    ]
+    return out
+
+
+class Graph:
+    """Runs stages as processes.
+
+    Parameters
+    ----------
+    stages : list of Stage
+    folder : Path
+        For parameter files and the logs of the stages, one of each a stage.
+    config : Path, optional
+        Parameter file that holds for all stages, before their own parameters.
+    """
+
+    def __init__(self, stages: list[Stage], folder: Path, config: Path | None = None):
+        self.stages = {stage.name: stage for stage in stages}
+        self.folder = folder
+        self.config = config or share("config/disguisor.yaml")
+        self.processes: dict[str, subprocess.Popen] = {}
+
+    def start(self, name: str) -> None:
+        """Start one stage."""
+        stage = self.stages[name]
+        stem = name.replace("/", "_")
+        own = self.folder / f"{stem}.yaml"
+        own.write_text(yaml.safe_dump({"/**": {"ros__parameters": stage.parameters}}))
+        command = [
+            sys.executable, "-m", f"disguisor_ros.nodes.{stage.module}", "--ros-args",
+            "--params-file", str(self.config), "--params-file", str(own),
+        ]  # fmt: skip
+        if stage.namespace:
+            command += ["-r", f"__ns:={stage.namespace}"]
+        log = (self.folder / f"{stem}.log").open("ab")
+        self.processes[name] = subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            env={**ENVIRONMENT, **os.environ}, preexec_fn=_die_with_parent,
+        )
+        log.close()
+
+    def dead(self) -> list[str]:
+        """Names of the stages whose process has ended."""
+        return [name for name, process in self.processes.items() if process.poll() is not None]
+
+    def why(self, name: str) -> str:
+        """Last telling line of a stage's log."""
+        log = self.folder / f"{name.replace('/', '_')}.log"
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+        return next((line for line in reversed(lines) if line), "it left no message")
+
+    def memory_bytes(self) -> int:
+        """Memory of all stages: resident, without what they share."""
+        total = 0
+        for process in self.processes.values():
+            try:
+                text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            total += sum(
+                int(line.split()[1]) * 1024
+                for line in text.splitlines() if line.startswith("Pss:")
+            )
+        return total
+
+    def stop(self) -> None:
+        """Stop all stages, gently first."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + 5.0
+        for process in self.processes.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def __enter__(self):
+        for name in self.stages:
+            self.start(name)
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to stop this process when its parent is gone, however that ended."""
+    PR_SET_PDEATHSIG = 1  # noqa: N806 (its name in prctl(2))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,15 @@
+"""Where the files that are not Python lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def share(relative: str) -> Path:
+    """A file of ``config/``, ``launch/`` or ``rviz/``: of the source tree, else of the installation."""
+    path = Path(__file__).resolve().parents[2] / relative
+    if path.exists():
+        return path
+    from ament_index_python.packages import get_package_share_directory
+
+    return Path(get_package_share_directory("disguisor_ros")) / relative
