@@ -119,7 +119,7 @@ def AnnyModel(cache_dir: str | os.PathLike | None = None) -> BodyModel:  # noqa:
     if path.exists():
         with np.load(path) as stored:
             return BodyModel(**{name: stored[name] for name in names})
-    model = _read_anny()
+    model = read_anny(PHENOTYPE)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez(scratch, **{name: getattr(model, name) for name in names})
@@ -187,13 +187,14 @@ def _segment_weights(bone_weights: np.ndarray, shares: list[dict[str, float]]) -
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _read_anny() -> BodyModel:
+def read_anny(phenotype: dict[str, float]) -> BodyModel:
+    """Anny with a phenotype (each 0 to 1; see ``anny``), without the cache."""
     import anny
 
     from disguisor_ros.core.types import COCO17
 
     model = anny.Anny(skinning_method="lbs")
-    output = model(phenotype_kwargs=PHENOTYPE)
+    output = model(phenotype_kwargs=phenotype)
     regressor = anny.KeypointsRegressor.coco(model, labels=list(COCO17))
     # Anny is z-up and looks along -y.
     axes = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])

@@ -1,0 +1,115 @@
+"""Signed distance to the head template on a grid: registration without neighbour search."""
+
+from __future__ import annotations
+
+import numpy as np
+import open3d as o3d
+
+from disguisor_ros.core.head_template import HeadTemplate
+
+#: Edge of a voxel, metres.
+STEP_M = 0.005
+
+#: How far around the head the field reaches, metres.
+REACH_M = 0.13
+
+#: Surface below this height in the head frame is neck: it says nothing about the head, metres.
+NECK_TOP_M = -0.105
+
+#: Expected distance of the measured surface from the skin and how much it varies, metres.
+SKIN = (0.000, 0.005)
+LOWER_FACE = (0.004, 0.008)
+SCALP = (0.000, 0.007)
+EAR = (0.004, 0.012)
+
+
+class DistanceField:
+    """Distance to the skin, its gradient and what to expect there, at points of the head frame.
+
+    Values are looked up at the nearest voxel and continued by the gradient, which is exact on
+    flat surfaces; between voxels of 5 mm the error is below half a millimetre on a head.
+
+    Parameters
+    ----------
+    template : HeadTemplate
+    """
+
+    def __init__(self, template: HeadTemplate):
+        vertices = template.vertices
+        low = np.minimum(vertices.min(axis=0), 0) - REACH_M
+        self.low = low.astype(np.float32)
+        self.shape = np.ceil((vertices.max(axis=0) + REACH_M - low) / STEP_M).astype(int)
+        axes = [low[i] + STEP_M * np.arange(self.shape[i]) for i in range(3)]
+        grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
+        scene = o3d.t.geometry.RaycastingScene()
+        scene.add_triangles(
+            o3d.core.Tensor(vertices), o3d.core.Tensor(template.faces.astype(np.uint32))
+        )
+        closest = scene.compute_closest_points(o3d.core.Tensor(grid))
+        nearest = template.faces[closest["primitive_ids"].numpy().astype(np.int64), 0]
+        distance = np.linalg.norm(grid - closest["points"].numpy(), axis=-1)
+        distance = np.where(_inside(scene, grid), -distance, distance)
+        gradient = np.stack(np.gradient(distance, STEP_M), axis=-1)
+        offset, sigma, scalp = _expectations(template)
+        known = grid[..., 2] > NECK_TOP_M
+        self.table = np.concatenate(
+            [
+                distance[..., None], gradient, offset[nearest][..., None],
+                (known / sigma[nearest])[..., None], scalp[nearest][..., None],
+            ],
+            axis=-1,
+        ).reshape(-1, 7).astype(np.float32)  # fmt: skip
+
+    def __call__(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Look points up.
+
+        Parameters
+        ----------
+        points : ndarray, shape (..., 3), float32, metres, head frame
+
+        Returns
+        -------
+        distance : ndarray, shape (...)
+            Metres, negative inside; far from the head it is not meaningful.
+        gradient : ndarray, shape (..., 3)
+        offset : ndarray, shape (...)
+            Expected distance of a measured surface, metres.
+        weight : ndarray, shape (...)
+            Inverse standard deviation of that, 1/m; zero off the head.
+        scalp : ndarray, shape (...)
+            1 where a cap or hair can lie on the skin.
+        """
+        cell = (points - self.low) * np.float32(1 / STEP_M) + np.float32(0.5)
+        index = np.clip(cell.astype(np.int32), 0, self.shape - 1)
+        outside = ((cell < 0) | (cell >= self.shape)).any(axis=-1)
+        flat = (index[..., 0] * self.shape[1] + index[..., 1]) * self.shape[2] + index[..., 2]
+        row = self.table[flat]
+        off = points - (self.low + index * np.float32(STEP_M))
+        distance = row[..., 0] + np.einsum("...i,...i->...", row[..., 1:4], off)
+        weight = np.where(outside, np.float32(0), row[..., 5])
+        return distance, row[..., 1:4], row[..., 4], weight, row[..., 6]
+
+
+def _inside(scene, grid: np.ndarray) -> np.ndarray:
+    """Inside by majority over rays up and sideways: the neck is open below."""
+    votes = np.zeros(grid.shape[:-1], dtype=int)
+    directions = ((0.0, 0.0, 1.0), (0.8, 0.6, 0.1), (-0.6, 0.8, 0.15), (0.05, -1.0, 0.1),
+                  (-1.0, -0.1, 0.3))  # fmt: skip
+    for direction in directions:
+        rays = np.concatenate([grid, np.broadcast_to(np.float32(direction), grid.shape)], axis=-1)
+        votes += scene.count_intersections(o3d.core.Tensor(rays)).numpy() % 2
+    return 2 * votes > len(directions)
+
+
+def _expectations(template: HeadTemplate) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offset (V,), standard deviation (V,) and scalp share (V,) of measured surface over skin."""
+    count = len(template.vertices)
+    offset, sigma = np.full(count, SKIN[0]), np.full(count, SKIN[1])
+    x, y, z = template.vertices.T
+    scalp = np.clip((z + 0.02 - 0.9 * np.clip(x, -0.05, 0.09)) / 0.03 + 0.5, 0, 1)
+    scalp = np.where(template.face & (z < 0.05), 0.0, scalp)
+    offset[scalp > 0.5], sigma[scalp > 0.5] = SCALP
+    offset[template.mask], sigma[template.mask] = LOWER_FACE
+    ear = (np.abs(y) > 0.072) & (np.abs(x) < 0.04) & (np.abs(z) < 0.045)
+    offset[ear], sigma[ear] = EAR
+    return offset, sigma, scalp
