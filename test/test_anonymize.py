@@ -1,0 +1,307 @@
+"""Faces are replaced, nothing else is, and nothing of them stays."""
+
+import copy
+
+import numpy as np
+import pytest
+from head_scene import (
+    HEIGHT,
+    WIDTH,
+    ball_template,
+    depth_view,
+    front_camera,
+    head_at,
+    keypoints_of,
+    no_keypoints,
+    room,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
+from disguisor_ros.core.rendering import EmbreeBackend, Window
+
+TEMPLATE = ball_template()
+CAMERA = front_camera()
+
+
+def face_pixels(head, camera=CAMERA):
+    """Pixels of the visible face of a head."""
+    hits = EmbreeBackend()(
+        camera, camera.to_camera(head.vertices.astype(float)), TEMPLATE.faces,
+        Window(0, 0, camera.width, camera.height),
+    )  # fmt: skip
+    front = TEMPLATE.face[TEMPLATE.faces].all(axis=1)
+    return (hits.triangle >= 0) & front[hits.triangle]
+
+
+def replace(image, heads, depth=None, mode="mesh", keypoints=None, camera=CAMERA, **options):
+    renderer = FaceRenderer(TEMPLATE, mode)
+    keypoints = no_keypoints() if keypoints is None else keypoints
+    return renderer(image, camera, heads, keypoints, depth, **options)
+
+
+def changed(before, after):
+    return (before != after.image).any(axis=-1)
+
+
+def claims(result):
+    return [region for region in result.regions if region.confidence >= 0.5]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_face_is_replaced_and_the_rest_is_not(mode):
+    image, head = room(), head_at(TEMPLATE)
+    result = replace(image, [head], mode=mode)
+    face, touched = face_pixels(head), changed(image, result)
+    # A pixel may get its old value back by coincidence.
+    assert touched[face].mean() > 0.99
+    assert not touched[:, :120].any() and not touched[:, 200:].any()
+    assert touched.sum() < 1.6 * face.sum()
+    (region,) = result.regions
+    assert region.method == "mesh" and region.track_id == 1 and region.confidence > 0.8
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_all_changes_lie_within_the_polygons(mode):
+    import cv2
+
+    image, heads = room(), [head_at(TEMPLATE, y=0.3), head_at(TEMPLATE, y=-0.4, away_deg=60)]
+    result = replace(image, heads, mode=mode)
+    inside = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for region in result.regions:
+        cv2.fillPoly(inside, [region.polygon.astype(np.int32)], 1)
+    assert not (changed(image, result) & (inside == 0)).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    mode=st.sampled_from(MODES),
+    y=st.floats(-0.5, 0.5),
+    away=st.floats(-100, 100),
+    sigma=st.floats(0.001, 0.05),
+    net=st.booleans(),
+    noise=st.integers(0, 2**31),
+)
+def test_no_pixel_inside_a_region_has_any_influence(mode, y, away, sigma, net, noise):
+    """Whatever is put in place of the faces, the output is the same, bit for bit."""
+    heads = [head_at(TEMPLATE, 2.0, y, away_deg=away, sigma_m=sigma), head_at(TEMPLATE, 2.6, 0.1)]
+    lost = head_at(TEMPLATE, 2.2, -0.4)
+    keypoints = keypoints_of(CAMERA, lost, TEMPLATE) if net else no_keypoints()
+    depth_m = np.full((HEIGHT, WIDTH), 4.0)
+    depth_m[100:130] = 1.0
+    depth = depth_view(CAMERA, depth_m)
+    image = room()
+    first = replace(image, heads, depth, mode, keypoints)
+    # Find out which pixels are replaced, by two images that differ everywhere.
+    second = replace(255 - image, heads, depth, mode, keypoints)
+    kept = (first.image == image).all(axis=-1) & (second.image == 255 - image).all(axis=-1)
+    other = room(noise, image.shape)
+    other[kept] = image[kept]
+    third = replace(other, heads, depth, mode, keypoints)
+    assert (~kept).any()
+    np.testing.assert_array_equal(third.image, first.image)
+
+
+def test_input_is_not_modified_unless_owned():
+    image, head = room(), head_at(TEMPLATE)
+    before = image.copy()
+    result = replace(image, [head])
+    np.testing.assert_array_equal(image, before)
+    owned = replace(image, [head], owned=True)
+    assert np.shares_memory(owned.image, image)
+    np.testing.assert_array_equal(owned.image, result.image)
+
+
+def test_only_the_renderer_makes_an_anonymized_image():
+    with pytest.raises(TypeError, match="FaceRenderer"):
+        AnonymizedImage(object(), room(), [])
+    with pytest.raises(TypeError):
+        AnonymizedImage(room(), [])
+    result = replace(room(), [])
+    with pytest.raises(ValueError, match="read-only"):
+        result.image[0, 0] = 0
+    with pytest.raises(AttributeError):
+        result.image = room()
+    assert len(np.unique(blank((4, 5, 3)).image)) == 1
+
+
+def test_occluder_in_front_stays_untouched():
+    image, head = room(), head_at(TEMPLATE)
+    depth_m = np.full((HEIGHT, WIDTH), 4.0)
+    depth_m[face_pixels(head)] = 1.9
+    depth_m[:, 155:161] = 1.5
+    touched = changed(image, replace(image, [head], depth_view(CAMERA, depth_m)))
+    face = face_pixels(head)
+    assert not touched[:, 156:160].any()
+    face[:, 154:162] = False
+    assert touched[face].mean() > 0.99
+
+
+@pytest.mark.parametrize("measured_m", [0.0, 1.87, 1.95, 3.0])
+def test_mask_nose_hole_or_background_is_no_occluder(measured_m):
+    """The surface lies 1.9 m away: 3 cm in front of it, behind it and no depth are covered."""
+    image, head = room(), head_at(TEMPLATE)
+    depth = depth_view(CAMERA, np.full((HEIGHT, WIDTH), measured_m))
+    assert changed(image, replace(image, [head], depth))[face_pixels(head)].mean() > 0.99
+
+
+def test_flying_pixels_are_no_occluder():
+    image, head = room(), head_at(TEMPLATE)
+    depth_m = np.full((HEIGHT, WIDTH), 1.9)
+    depth_m[::5, ::3] = 1.0
+    touched = changed(image, replace(image, [head], depth_view(CAMERA, depth_m)))
+    assert touched[face_pixels(head)].mean() > 0.99
+
+
+def test_uncertain_head_needs_a_clearer_occluder():
+    image = room()
+    depth = depth_view(CAMERA, np.full((HEIGHT, WIDTH), 1.8))
+    sure, unsure = (head_at(TEMPLATE, sigma_m=sigma) for sigma in (0.005, 0.05))
+    middle = (slice(115, 125), slice(155, 165))
+    assert not changed(image, replace(image, [sure], depth))[middle].any()
+    assert changed(image, replace(image, [unsure], depth))[middle].mean() > 0.98
+
+
+def test_occluder_is_cut_out_where_the_colour_camera_sees_it():
+    """Depth comes from 10 cm aside and with other pixels: a bar at 1 m shifts by 10 cm there."""
+    aside = front_camera("depth", shift_m=0.1, width=256, height=200, focal=220)
+    depth_m = np.full((200, 256), 1.9)
+    bar = 127.5 + 220 * (np.array([-0.02, 0.02]) - 0.1) / 1.0
+    depth_m[:, round(bar[0]) : round(bar[1]) + 1] = 1.0
+    image, head = room(), head_at(TEMPLATE)
+    touched = changed(image, replace(image, [head], depth_view(aside, depth_m)))
+    # In colour the bar spans 159.5 -+ 6 pixels.
+    assert not touched[105:135, 156:164].any()
+    face = face_pixels(head)
+    face[:, 151:168] = False
+    assert touched[face].mean() > 0.98
+
+
+def test_near_head_is_drawn_over_far_head():
+    """A far face beside a near one: where they cross, what is drawn is the near one."""
+    image = room()
+    near, far = head_at(TEMPLATE, 1.5, track_id=1), head_at(TEMPLATE, 2.5, 0.05, track_id=2)
+    alone, both = replace(image, [near]), replace(image, [near, far])
+    middle = face_pixels(near)
+    import cv2
+
+    middle = cv2.erode(middle.astype(np.uint8), np.ones((9, 9))) > 0
+    assert np.abs(both.image[middle].astype(int) - alone.image[middle]).max() <= 25
+    np.testing.assert_array_equal(both.image, replace(image, [far, near]).image)
+
+
+def test_box_is_tight_on_the_visible_face():
+    head = head_at(TEMPLATE)
+    (region,) = replace(room(), [head]).regions
+    rows, columns = np.nonzero(face_pixels(head))
+    expected = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+    np.testing.assert_allclose(region.box, expected, atol=1)
+
+
+def test_face_cut_by_the_image_has_its_box_inside():
+    camera = front_camera()
+    head = head_at(TEMPLATE, 2.0, y=WIDTH / 2 / 300 * 2.0)
+    (region,) = replace(room(), [head], camera=camera).regions
+    assert region.box[0] == 0 and 0 < region.box[2] < 20
+
+
+def test_back_of_a_head_is_left_alone():
+    image = room()
+    result = replace(image, [head_at(TEMPLATE, away_deg=180)])
+    assert not claims(result) and not changed(image, result).any()
+
+
+def test_profile_is_covered():
+    image, head = room(), head_at(TEMPLATE, away_deg=90)
+    result = replace(image, [head])
+    assert len(claims(result)) == 1 and changed(image, result)[face_pixels(head)].mean() > 0.99
+
+
+def test_cover_grows_with_uncertainty():
+    image = room()
+    sizes = [changed(image, replace(image, [head_at(TEMPLATE, sigma_m=s)])).sum()
+             for s in (0.0, 0.01, 0.03)]  # fmt: skip
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+def test_light_follows_the_surroundings():
+    head, face = head_at(TEMPLATE), face_pixels(head_at(TEMPLATE))
+    dark, bright = (replace(np.full((HEIGHT, WIDTH, 3), v, np.uint8), [head]) for v in (40, 150))
+    assert dark.image[face].mean() < 0.6 * bright.image[face].mean()
+
+
+def test_encodings_are_the_same_picture():
+    image, head = room(), head_at(TEMPLATE)
+    rgb = replace(image, [head]).image
+    bgr = replace(np.ascontiguousarray(image[..., ::-1]), [head], encoding="bgr8").image
+    np.testing.assert_array_equal(rgb, bgr[..., ::-1])
+    bgra = np.dstack([image[..., ::-1], np.full(image.shape[:2], 7, np.uint8)])
+    result = replace(bgra, [head], encoding="bgra8").image
+    np.testing.assert_array_equal(rgb, result[..., 2::-1])
+    assert result[0, 0, 3] == 7
+
+
+@pytest.mark.parametrize(
+    ("image", "encoding", "message"),
+    [
+        (room(shape=(10, 10, 3)), "rgb8", "shape"),
+        (room().astype(np.float32), "rgb8", "uint8"),
+        (room(), "rgba8", "shape"),
+        (room(), "yuv422", "encoding must be one of"),
+    ],
+)
+def test_wrong_images_are_named(image, encoding, message):
+    with pytest.raises(ValueError, match=message):
+        replace(image, [], encoding=encoding)
+
+
+def test_unknown_mode_is_named():
+    with pytest.raises(ValueError, match="mode must be one of"):
+        FaceRenderer(TEMPLATE, "pixelated")
+
+
+def malformed():
+    head = head_at(TEMPLATE)
+    nan_vertices, few_vertices, nan_sigma = (copy.deepcopy(head) for _ in range(3))
+    nan_vertices.vertices[7] = np.nan
+    few_vertices.vertices = head.vertices[:10]
+    nan_sigma.sigma_m = nan_sigma.confidence = float("nan")
+    return [nan_vertices, few_vertices, nan_sigma]
+
+
+@pytest.mark.parametrize("head", malformed())
+def test_malformed_head_is_covered_all_the_same(head):
+    image = room()
+    touched = changed(image, replace(image, [head]))
+    assert touched[face_pixels(head_at(TEMPLATE))].mean() > 0.99
+
+
+def test_head_without_a_pose_is_left_to_the_net():
+    image, head = room(), head_at(TEMPLATE)
+    keypoints = keypoints_of(CAMERA, head, TEMPLATE)
+    head.tf_world_head = np.full((4, 4), np.nan)
+    result = replace(image, [head], keypoints=keypoints)
+    assert result.regions[0].method == "keypoints"
+    assert changed(image, result)[face_pixels(head_at(TEMPLATE))].mean() > 0.99
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    place=st.tuples(*[st.floats(-8, 8)] * 3),
+    yaw=st.floats(-180, 180),
+    sigma=st.floats(0, 10),
+    width=st.integers(2, 400),
+)
+def test_heads_anywhere_never_crash(place, yaw, sigma, width):
+    camera = front_camera(distortion=(-0.3, 0.1, 0, 0, 0), width=width)
+    image = room(shape=(HEIGHT, width, 3))
+    depth = depth_view(front_camera(shift_m=0.05), np.full((HEIGHT, WIDTH), 1.0))
+    head = head_at(TEMPLATE, *place, away_deg=yaw, sigma_m=sigma)
+    result = replace(image, [head], depth, camera=camera)
+    assert all(np.isfinite(region.box).all() for region in result.regions)
+
+
+def test_two_runs_are_identical():
+    heads = [head_at(TEMPLATE), head_at(TEMPLATE, 2.5, 0.3, away_deg=50)]
+    np.testing.assert_array_equal(replace(room(), heads).image, replace(room(), heads).image)

@@ -1,0 +1,110 @@
+"""Ray casting of heads."""
+
+import numpy as np
+import pytest
+from head_scene import ball_template, front_camera, head_at
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disguisor_ros.core.rendering import (
+    EmbreeBackend,
+    Pytorch3dBackend,
+    Window,
+    diffuse,
+    make_backend,
+)
+
+WHOLE = Window(0, 0, 320, 240)
+
+
+@pytest.fixture(scope="module")
+def template():
+    return ball_template()
+
+
+def cast(backend, template, camera, head, window=WHOLE):
+    return backend(camera, camera.to_camera(head.vertices.astype(float)), template.faces, window)
+
+
+def test_ball_is_seen_where_it_is(template):
+    hits = cast(EmbreeBackend(), template, front_camera(), head_at(template, x=2.0))
+    rows, columns = np.nonzero(hits.triangle >= 0)
+    # A ball of radius r at distance d has the angular radius asin(r / d).
+    radius = 300 * np.tan(np.arcsin(0.1 / 2.0))
+    assert np.isclose(columns.mean(), 159.5, atol=0.5) and np.isclose(rows.mean(), 119.5, atol=0.5)
+    assert np.isclose(np.ptp(columns) + 1, 2 * radius, atol=1.5)
+    assert np.isclose(hits.depth_m[120, 160], 1.9, atol=1e-3)
+    assert np.isinf(hits.depth_m[0, 0]) and hits.triangle[0, 0] == -1
+
+
+def test_interpolated_vertices_are_the_points_that_were_hit(template):
+    camera, head = front_camera(), head_at(template, y=0.2, away_deg=30)
+    hits = cast(EmbreeBackend(), template, camera, head)
+    points = hits.interpolate(camera.to_camera(head.vertices.astype(float)), template.faces)
+    hit = hits.triangle >= 0
+    assert np.allclose(points[..., 2][hit], hits.depth_m[hit], atol=1e-4)
+    pixels, _ = camera.project_camera(points[hit].astype(float))
+    rows, columns = np.nonzero(hit)
+    assert np.abs(pixels - np.stack([columns, rows], axis=-1)).max() < 0.05
+
+
+@pytest.mark.parametrize("distortion", [(-0.2, 0.05, 1e-3, -1e-3, 0.0), (0.1, -0.05, 0, 0, 0)])
+def test_lens_distortion_is_followed(template, distortion):
+    camera, head = front_camera(distortion=distortion), head_at(template, x=1.5, y=0.5, z=0.3)
+    window = Window(20, 20, 80, 80)
+    hits = cast(EmbreeBackend(), template, camera, head, window)
+    points = hits.interpolate(camera.to_camera(head.vertices.astype(float)), template.faces)
+    rows, columns = np.nonzero(hits.triangle >= 0)
+    assert len(rows) > 500
+    pixels, _ = camera.project_camera(points[rows, columns].astype(float))
+    assert np.abs(pixels - np.stack([columns + 20, rows + 20], axis=-1)).max() < 0.1
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(1.0, 4.0), st.floats(-0.3, 0.3), st.floats(-180, 180), st.floats(0.8, 1.2))
+def test_moved_rays_see_what_a_new_scene_sees(x, y, yaw, scale):
+    template, camera = ball_template(), front_camera()
+    kept, head = EmbreeBackend(), head_at(template, x, y, away_deg=yaw)
+    cast(kept, template, camera, head_at(template))
+    head.vertices = template.place(head.tf_world_head, scale)
+    a, b = cast(kept, template, camera, head), cast(EmbreeBackend(), template, camera, head)
+    assert kept._shape is not None and np.mean((a.triangle < 0) != (b.triangle < 0)) < 1e-3
+    both = (a.triangle >= 0) & (b.triangle >= 0)
+    assert np.allclose(a.depth_m[both], b.depth_m[both], atol=2e-3)
+
+
+def test_another_shape_builds_another_scene(template):
+    backend, camera, head = EmbreeBackend(), front_camera(), head_at(template)
+    cast(backend, template, camera, head)
+    head.vertices = head.vertices * np.float32([1.0, 1.0, 1.5])
+    rows = np.nonzero(cast(backend, template, camera, head).triangle >= 0)[0]
+    assert np.isclose(np.ptp(rows) + 1, 1.5 * 2 * 300 * np.tan(np.arcsin(0.05)), atol=2)
+
+
+def test_coarse_grid_samples_the_same_image(template):
+    camera, head = front_camera(), head_at(template, x=1.0)
+    fine = cast(EmbreeBackend(), template, camera, head)
+    coarse = cast(EmbreeBackend(), template, camera, head, Window(0, 0, 80, 60, step=4))
+    block = (fine.triangle >= 0).reshape(60, 4, 80, 4).mean(axis=(1, 3))
+    assert np.mean(((coarse.triangle >= 0) != (block > 0.5))) < 0.01
+
+
+def test_surface_facing_the_lamp_is_brightest():
+    up = np.array([0.0, 0.0, 1.0])
+    shade = diffuse(np.array([[0, 0, 1.0], [1, 0, 0], [0, 0, -1.0]]), up)
+    assert shade[0] == pytest.approx(1.0) and shade[0] > shade[1] > shade[2] > 0
+
+
+def test_unknown_backend_is_named():
+    with pytest.raises(ValueError, match="backend must be one of .*, got 'opengl'"):
+        make_backend("opengl")
+
+
+def test_backends_agree(template):
+    pytest.importorskip("pytorch3d", reason="PyTorch3D is not installed")
+    camera, head = front_camera(), head_at(template, y=0.1, away_deg=40)
+    a = cast(EmbreeBackend(), template, camera, head)
+    b = cast(Pytorch3dBackend(), template, camera, head)
+    assert np.mean((a.triangle >= 0) != (b.triangle >= 0)) < 2e-3
+    both = (a.triangle >= 0) & (b.triangle >= 0)
+    assert np.abs(a.depth_m[both] - b.depth_m[both]).max() < 2e-3

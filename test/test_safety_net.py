@@ -1,0 +1,125 @@
+"""Faces that 3D did not place are covered from 2D."""
+
+import numpy as np
+import pytest
+from head_scene import ball_template, front_camera, head_at, keypoints_of, no_keypoints
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from disguisor_ros.core.face_cover import cover_heads
+from disguisor_ros.core.rendering import EmbreeBackend
+from disguisor_ros.core.safety_net import SafetyNet
+
+TEMPLATE = ball_template()
+CAMERA = front_camera()
+FACE = head_at(TEMPLATE)
+SECOND = 1_000_000_000
+
+
+def covered_by(covers):
+    mask = np.zeros((CAMERA.height, CAMERA.width), bool)
+    for cover in covers:
+        mask[cover.slices] |= cover.replaced
+    return mask
+
+
+def drawn(*heads):
+    return cover_heads(CAMERA, list(heads), TEMPLATE, EmbreeBackend())
+
+
+def cast(keypoints, heads=(), covers=(), net=None, stamp_ns=0):
+    return (net or SafetyNet())(CAMERA, keypoints, list(heads), list(covers), stamp_ns)
+
+
+def test_face_without_a_head_is_covered():
+    (cover,) = cast(keypoints_of(CAMERA, FACE, TEMPLATE))
+    whole = drawn(FACE)[0].reach
+    inside = covered_by([cover])[drawn(FACE)[0].slices]
+    assert inside[whole].mean() > 0.99
+    assert cover.region.method == "keypoints" and cover.region.track_id == -1
+    assert cover.region.confidence > 0.8
+
+
+def test_drawn_face_needs_no_net():
+    assert cast(keypoints_of(CAMERA, FACE, TEMPLATE), [FACE], drawn(FACE)) == []
+
+
+def test_face_beside_the_drawn_head_is_covered():
+    misplaced = head_at(TEMPLATE, y=0.25)
+    (cover,) = cast(keypoints_of(CAMERA, FACE, TEMPLATE), [misplaced], drawn(misplaced))
+    assert covered_by([cover])[119, 159]
+
+
+def test_second_detection_of_a_face_adds_nothing():
+    twice = np.repeat(keypoints_of(CAMERA, FACE, TEMPLATE), 2, axis=0)
+    twice[1, :, :2] += 2
+    twice[1, :, 2] -= 0.1
+    assert len(cast(twice)) == 1
+
+
+def test_head_turned_away_is_not_covered():
+    away = head_at(TEMPLATE, away_deg=180)
+    keypoints = keypoints_of(CAMERA, away, TEMPLATE)
+    keypoints[0, :3, 2] = 0.05
+    assert cast(keypoints, [away], drawn(away)) == []
+    # ... but it is when no head is known to stand there.
+    assert len(cast(keypoints)) == 1
+
+
+def test_shoulders_alone_are_enough():
+    keypoints = keypoints_of(CAMERA, FACE, TEMPLATE)
+    keypoints[0, :5, 2] = 0.0
+    (cover,) = cast(keypoints)
+    assert covered_by([cover])[119, 159]
+    assert cover.region.confidence < 0.5
+
+
+def test_cover_grows_when_less_is_known():
+    keypoints = keypoints_of(CAMERA, FACE, TEMPLATE)
+    sure = covered_by(cast(keypoints)).sum()
+    keypoints[0, :5, 2] = 0.35
+    unsure = covered_by(cast(keypoints)).sum()
+    keypoints[0, 1:5, 2] = 0.0
+    assert sure < unsure < covered_by(cast(keypoints)).sum()
+
+
+def test_lost_face_is_held_and_grows_and_is_let_go():
+    net, sizes = SafetyNet(), []
+    cast(keypoints_of(CAMERA, FACE, TEMPLATE), net=net)
+    for stamp_ns in (0.1, 0.3, 0.5):
+        (cover,) = cast(no_keypoints(), net=net, stamp_ns=int(stamp_ns * SECOND))
+        assert cover.region.method == "held"
+        sizes.append(covered_by([cover]).sum())
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert cast(no_keypoints(), net=net, stamp_ns=int(0.7 * SECOND)) == []
+
+
+def test_lost_head_is_held():
+    net = SafetyNet()
+    cast(no_keypoints(), [FACE], drawn(FACE), net)
+    (cover,) = cast(no_keypoints(), net=net, stamp_ns=SECOND // 10)
+    assert cover.region.method == "held" and cover.region.track_id == 1
+    assert covered_by([cover])[drawn(FACE)[0].slices][drawn(FACE)[0].reach].mean() > 0.98
+
+
+def test_head_that_turned_away_is_not_held():
+    net, away = SafetyNet(), head_at(TEMPLATE, away_deg=180)
+    cast(no_keypoints(), [FACE], drawn(FACE), net)
+    assert cast(no_keypoints(), [away], drawn(away), net, SECOND // 10) == []
+
+
+@pytest.mark.parametrize("stamp_ns", [-SECOND // 10, 5 * SECOND])
+def test_clock_jump_forgets(stamp_ns):
+    net = SafetyNet()
+    cast(keypoints_of(CAMERA, FACE, TEMPLATE), net=net)
+    assert cast(no_keypoints(), net=net, stamp_ns=stamp_ns) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float64, (2, 17, 3), elements=st.floats(width=64)))
+def test_any_keypoints_are_survived(keypoints):
+    net = SafetyNet()
+    for stamp_ns in (0, SECOND // 10):
+        for cover in net(CAMERA, keypoints, [], [], stamp_ns):
+            assert np.isfinite(cover.region.box).all() and cover.replaced.any()
