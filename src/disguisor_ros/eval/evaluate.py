@@ -1,0 +1,298 @@
+"""Score an anonymized bag against the truth of its simulated input: JSON and one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from disguisor_ros.errors import UserError
+from disguisor_ros.eval.identity import FaceEmbedder, Identity
+from disguisor_ros.eval.pairs import BagPair, Pair
+from disguisor_ros.eval.peers import REAL_ENOUGH, PeerScore, available_peers, frontal_recall
+from disguisor_ros.eval.report import Crop, cut, write_report
+from disguisor_ros.eval.scores import Face, ImageScore, score_image
+from disguisor_ros.eval.summary import breakdown, summarize
+from disguisor_ros.sim.truth import Truth, load_truth, truth_folder
+
+#: Faces that the report shows before and after.
+WORST = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``disguisor evaluate``."""
+    parser.add_argument("--bag", required=True, type=Path, help="simulated input bag")
+    parser.add_argument(
+        "--anonymized", required=True, type=Path,
+        help="bag with /<cam>/anonymized/image_raw, of any tool",
+    )  # fmt: skip
+    parser.add_argument(
+        "--truth", type=Path, help="truth folder of the input bag (default: <bag>.truth)"
+    )
+    parser.add_argument(
+        "--report", required=True, type=Path,
+        help="folder for report.html and scores.json (made when missing)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--peer-images", type=int, default=120, metavar="N",
+        help="images that other tools and the face recogniser see, spread over the recording;"
+        " 0 leaves them out (default: %(default)s)",
+    )  # fmt: skip
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run ``disguisor evaluate``."""
+    if args.peer_images < 0:
+        raise UserError(f"--peer-images must not be negative, got {args.peer_images}")
+    if args.report.exists() and not args.report.is_dir():
+        raise UserError(f"--report {args.report}: is a file; name a folder")
+    truth = load_truth(args.truth or truth_folder(args.bag))
+    pairs = BagPair(args.bag, args.anonymized)
+    check_truth(truth, pairs)
+    evaluation = evaluate(truth, pairs, args.peer_images)
+    args.report.mkdir(parents=True, exist_ok=True)
+    path = args.report / "scores.json"
+    path.write_text(json.dumps(evaluation.result, indent=2, allow_nan=False) + "\n")
+    write_report(args.report / "report.html", evaluation)
+    print_summary(evaluation.result, Console())
+    print(f"wrote {args.report / 'report.html'} and {path}")
+    return 0
+
+
+@dataclass
+class Evaluation:
+    """What a report is made of: figures, scores of each image, the worst faces."""
+
+    result: dict
+    images: list[ImageScore]
+    latencies_ms: dict[str, np.ndarray]
+    worst: list[Crop]
+    fps: float
+
+
+def check_truth(truth: Truth, pairs: BagPair) -> None:
+    """Refuse a truth of another recording, or a recording that lacks frames of the truth.
+
+    Raises
+    ------
+    UserError
+        Saying which.
+    """
+    if pairs.bag_id != truth.bag_id:
+        raise UserError(
+            f"{truth.folder}: is the truth of bag {truth.bag_id}, but {pairs.input_bag} is"
+            f" {'bag ' + pairs.bag_id if pairs.bag_id else 'no simulated bag (no /disguisor/bag_id)'}"
+        )
+    stamps = _truth_stamps(truth)
+    missing = [key for key in stamps if key[1] not in pairs.stamps.get(key[0], {})]
+    if missing:
+        camera, stamp_ns = missing[0]
+        raise UserError(
+            f"{pairs.input_bag}: {len(missing)} of {len(stamps)} images that the truth lists are"
+            f" missing (first: /{camera}/color/image_raw at {stamp_ns / 1e9:.6f} s);"
+            " simulate it again"
+        )
+    extra = sum(len(found) for found in pairs.stamps.values()) - len(stamps)
+    if extra:
+        raise UserError(f"{truth.folder}: has no truth for {extra} images of {pairs.input_bag}")
+
+
+def evaluate(truth: Truth, pairs: BagPair, peer_images: int) -> Evaluation:
+    """Score every published image, and let the peers work on a sample of them.
+
+    Parameters
+    ----------
+    truth : Truth
+    pairs : BagPair
+    peer_images : int
+        Size of the sample; 0 for none.
+    """
+    stamps = _truth_stamps(truth)
+    sample = _sample(truth, peer_images)
+    peers, notes = available_peers() if peer_images else ([], [])
+    collected = [PeerScore(peer) for peer in peers]
+    identity = Identity(_embedder(notes) if peer_images else None, peers)
+    images, worst = [], {}
+    progress = track(
+        pairs, description="scoring", total=len(pairs), console=Console(file=sys.stderr)
+    )
+    for pair in progress:
+        if pair.after is None:
+            continue
+        index, faces = stamps[pair.camera, pair.stamp_ns]
+        labels = truth.mask(pair.camera, pair.stamp_ns)
+        score = score_image(
+            pair.camera, index, pair.before, pair.after, labels, faces, pair.regions
+        )
+        images.append(score)
+        _keep_worst(worst, score, pair)
+        if index in sample:
+            identity.add(pair.before, pair.after, faces)
+            for peer in collected:
+                peer.add(pair.camera, index, pair.before, labels, faces)
+    same = [image for image in images if image.index in sample]
+    result = _result(truth, pairs, images) | {
+        "peers": _peers(truth, same, collected),
+        "realism": _realism(truth, collected),
+        "identity": identity.summary() if peer_images else None,
+        "notes": notes,
+    }
+    ranked = sorted(worst.values(), key=lambda crop: (crop.coverage, crop.iou))
+    return Evaluation(result, images, pairs.latencies_ms(), ranked[:WORST], truth.data["fps"])
+
+
+def print_summary(result: dict, console: Console) -> None:
+    """The figures that matter, as a table on the terminal."""
+    from rich.table import Table
+
+    table = Table(title=f"{result['scenario']}: {result['face_views']} face views in"
+                        f" {result['images']} images")  # fmt: skip
+    rows = [
+        "images", "recall_iou40", "holistic_recall", "pixel_coverage", "pixel_coverage_worst_1pct",
+        "face_views_covered_95", "precision_iou40", "nonface_changed", "outside_exact",
+    ]  # fmt: skip
+    peers = {name: peer for name, peer in result["peers"].items() if peer["images"]}
+    for title in ("", "all images", *(f"{name}, same images" for name in peers)):
+        table.add_column(title, justify="left" if not title else "right")
+    for row in rows:
+        table.add_row(row, *(_cell(figures[row]) for figures in (result, *peers.values())))
+    console.print(table)
+    frames = result["frames"]
+    console.print(
+        f"frames: {frames['frames_in']} in, {frames['frames_out']} out,"
+        f" {frames['frames_withheld']} withheld; latency (median):"
+        f" {_cell(result['latency_ms'])} ms; headers preserved: {frames['headers_preserved']}"
+    )
+    realism = result["realism"]
+    recalls = ", ".join(f"{name} {_cell(value)}" for name, value in realism["peer_recall"].items())
+    if recalls:
+        console.print(
+            f"realism: recall of peers on {realism['frontal_unmasked_faces']} unmasked frontal"
+            f" faces over 40 px: {recalls} (at least {REAL_ENOUGH} says that faces are real enough)"
+        )
+    for note in result["notes"]:
+        console.print(f"note: {note}")
+
+
+def wears(person: dict) -> str:
+    """What covers a person's face, in words; ``nothing`` for a bare face."""
+    attributes = person.get("attributes", person)
+    names = []
+    for key in ("mask", "visor", "glasses"):
+        value = attributes.get(key)
+        if value and value != "none":
+            names.append(key if value is True else f"{key} {value}".replace("_", " "))
+    return ", ".join(names) or "nothing"
+
+
+def _result(truth: Truth, pairs: BagPair, images: list[ImageScore]) -> dict:
+    latencies = np.concatenate(list(pairs.latencies_ms().values()))
+    wearing = {person: wears(value) for person, value in truth.persons.items()}
+    return {
+        "schema": "disguisor-scores",
+        "version": 1,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bag": str(pairs.input_bag),
+        "anonymized": str(pairs.anonymized_bag),
+        "bag_id": truth.bag_id,
+        "scenario": truth.data["scenario"],
+        "seed": truth.data["seed"],
+        "cameras": pairs.cameras,
+        **summarize(images),
+        "latency_ms": _quantile(latencies, 50),
+        "latency_ms_p95": _quantile(latencies, 95),
+        "latency_ms_max": _quantile(latencies, 100),
+        "frames": pairs.frames(),
+        "breakdown": breakdown(images, wearing),
+    }
+
+
+def _peers(truth: Truth, same: list[ImageScore], peers: list[PeerScore]) -> dict:
+    """Figures of this bag and of each peer on the same images."""
+    if not peers:
+        return {}
+    bare = _bare(truth)
+    out = {"disguisor": summarize(same) | {"package": "the anonymized bag itself"}}
+    out["disguisor"]["frontal_unmasked_recall"], _ = frontal_recall(same, bare)
+    for score in peers:
+        out[score.peer.name] = summarize(score.images) | {
+            "package": score.peer.package,
+            "ms_per_image": 1e3 * float(np.median(score.seconds)) if score.seconds else None,
+            "frontal_unmasked_recall": frontal_recall(score.images, bare)[0],
+        }
+    return out
+
+
+def _realism(truth: Truth, peers: list[PeerScore]) -> dict:
+    recalls = {peer.peer.name: frontal_recall(peer.images, _bare(truth)) for peer in peers}
+    known = {name: recall for name, (recall, _) in recalls.items() if recall is not None}
+    return {
+        "frontal_unmasked_faces": max((count for _, count in recalls.values()), default=0),
+        "peer_recall": known,
+        "real_enough": max(known.values()) >= REAL_ENOUGH if known else None,
+    }
+
+
+def _bare(truth: Truth) -> set[int]:
+    return {
+        person
+        for person, value in truth.persons.items()
+        if not {"mask", "visor"} & set(wears(value).replace(",", "").split())
+    }
+
+
+def _embedder(notes: list[str]) -> FaceEmbedder | None:
+    try:
+        return FaceEmbedder()
+    except ImportError as error:
+        notes.append(f"face embeddings were not compared ({error}); see requirements-eval.txt")
+        return None
+
+
+def _truth_stamps(truth: Truth) -> dict[tuple[str, int], tuple[int, list[Face]]]:
+    """(camera, stamp) -> index of the frame and its faces, for every image that was recorded."""
+    keys = {field.name for field in fields(Face)}
+    return {
+        (camera, view["stamp_ns"]): (
+            frame["index"],
+            [Face(**{key: face[key] for key in keys}) for face in view["faces"]],
+        )
+        for frame in truth.frames
+        for camera, view in frame["cameras"].items()
+        if view["stamp_ns"] is not None
+    }
+
+
+def _sample(truth: Truth, images: int) -> set[int]:
+    """Indices of frames, spread evenly, whose images are about as many as asked for."""
+    count = min(-(-images // max(len(truth.cameras), 1)), len(truth.frames))
+    chosen = np.linspace(0, len(truth.frames) - 1, count).round().astype(int)
+    return {truth.frames[i]["index"] for i in chosen}
+
+
+def _keep_worst(worst: dict, score: ImageScore, pair: Pair) -> None:
+    """Keep the worst view of each person in each camera."""
+    for face in score.faces:
+        key = score.camera, face.face.person
+        if not face.face.scored:
+            continue
+        kept = worst.get(key)
+        if kept is None or (face.coverage, face.iou) < (kept.coverage, kept.iou):
+            worst[key] = cut(pair, score.index, face)
+
+
+def _quantile(values: np.ndarray, percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if len(values) else None
+
+
+def _cell(value) -> str:
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, (bool, int)) else f"{value:.4g}"

