@@ -22,7 +22,7 @@ ENCODINGS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": 
 _USUAL_BRIGHTNESS = 0.45
 
 #: Longest side of the little image from which the colours around a face are spread into it.
-_RING_PIXELS = 24
+_RING_PIXELS = 48
 
 _TOKEN = object()
 

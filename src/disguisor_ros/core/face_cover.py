@@ -135,7 +135,7 @@ def cover_heads(
         cover = _cover(camera, one, crop, crop.enlarge(face), surface_m, nearest_m, depth)
         if cover is not None:
             cover.drawn = np.isfinite(surface_m)[crop.inner]
-            cover.drawing = crop.enlarge(drawing, smooth=True)[crop.inner]
+            cover.drawing = crop.enlarge_colors(drawing, hits.triangle >= 0)[crop.inner]
             covers.append(cover)
         behind = nearest_m[crop.outer]
         np.minimum(behind, surface_m[crop.inner], out=behind)
@@ -194,14 +194,19 @@ class _Crop:
         self.inner = (slice(y0 - window.y, y1 - window.y), slice(x0 - window.x, x1 - window.x))
         self.outer = (slice(y0, y1), slice(x0, x1))
 
-    def enlarge(self, grid: np.ndarray, smooth: bool = False) -> np.ndarray:
+    def enlarge(self, grid: np.ndarray) -> np.ndarray:
         """Values of the samples at every pixel of the window."""
         step = self.window.step
+        return grid if step == 1 else grid.repeat(step, axis=0).repeat(step, axis=1)
+
+    def enlarge_colors(self, colors: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Colours at every pixel of the window, smooth between the samples that are known."""
+        step = self.window.step
         if step == 1:
-            return grid
-        if smooth:
-            return cv2.resize(grid, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
-        return grid.repeat(step, axis=0).repeat(step, axis=1)
+            return colors
+        layers = np.dstack([colors * known[..., None], known.astype(np.float32)])
+        layers = cv2.resize(layers, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
+        return layers[..., :3] / np.maximum(layers[..., 3:], 1e-3)
 
 
 def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) -> Cover | None:
