@@ -37,19 +37,21 @@ CAST_TO = {
 }
 
 
-def convert(model_json: str | Path) -> onnx.ModelProto:
+def convert(model_json: str | Path, outputs: dict[str, str] | None = None) -> onnx.ModelProto:
     """Convert a TF.js graph model.
 
     Parameters
     ----------
     model_json : path
         The model; its weight files lie beside it.
+    outputs : dict of str to str, optional
+        Name of an output in the ONNX model -> TensorFlow tensor; the model's own by default.
 
     Returns
     -------
     onnx.ModelProto
-        Inputs and outputs keep TensorFlow's names, types and layout (NHWC); height and width
-        of an image input are left free, since the graphs are fully convolutional.
+        Tensors keep TensorFlow's types and layout (NHWC); height and width of an image input are
+        left free, since the graphs are fully convolutional.
 
     Raises
     ------
@@ -62,8 +64,9 @@ def convert(model_json: str | Path) -> onnx.ModelProto:
         raise ValueError(f"{model_json}: not a TensorFlow.js graph model")
     converter = _Converter(_read_weights(model_json.parent, model["weightsManifest"]))
     nodes = {node["name"]: node for node in model["modelTopology"]["node"]}
-    outputs = [spec["name"] for spec in model["signature"]["outputs"].values()]
-    for node in _sorted(nodes, [name.split(":")[0] for name in outputs]):
+    if outputs is None:
+        outputs = {key: spec["name"] for key, spec in model["signature"]["outputs"].items()}
+    for node in _sorted(nodes, [name.split(":")[0] for name in outputs.values()]):
         converter.add(node)
     return converter.finish(model_json.stem, outputs)
 
@@ -139,10 +142,11 @@ class _Converter:
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.count = 0
 
-    def finish(self, name: str, outputs: list[str]) -> onnx.ModelProto:
+    def finish(self, name: str, outputs: dict[str, str]) -> onnx.ModelProto:
+        for output, tensor in outputs.items():
+            self.emit("Identity", [tensor.removesuffix(":0")], output)
         infos = [
-            helper.make_tensor_value_info(output.removesuffix(":0"), TensorProto.FLOAT, None)
-            for output in outputs
+            helper.make_tensor_value_info(output, TensorProto.FLOAT, None) for output in outputs
         ]
         used = {name for node in self.nodes for name in node.input}
         weights = [tensor for key, tensor in self.initializers.items() if key in used]
