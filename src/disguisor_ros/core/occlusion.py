@@ -53,25 +53,27 @@ def in_front(
         crop.y : crop.y + crop.rows, crop.x : crop.x + crop.columns
     ] * np.float32(depth.unit_m)
     tf_camera_depth = camera.tf_camera_world @ depth.camera.tf_world_camera
-    points = crop.normalized(depth.camera)
-    points = np.concatenate([points, np.ones_like(points[..., :1])], axis=-1) * z_m[..., None]
-    points = points @ tf_camera_depth[:3, :3].T.astype(np.float32)
-    points += tf_camera_depth[:3, 3].astype(np.float32)
+    slack_m = np.linalg.norm(tf_camera_depth[:3, 3]) + 1.5 * farthest_m * np.linalg.norm(
+        tf_camera_depth[2, :3] - (0, 0, 1)
+    )
     with np.errstate(invalid="ignore"):
-        near = (z_m > 0) & (points[..., 2] > 0.05) & (points[..., 2] < farthest_m)
+        near = (z_m > 0) & (z_m < farthest_m + slack_m)
     if np.count_nonzero(near) < _SUPPORT:
         return out.astype(bool)
 
-    pixels, along_m = camera.project_camera(points[near].astype(np.float64))
+    points = np.ones((np.count_nonzero(near), 3))
+    points[:, :2] = crop.normalized(depth.camera)[near]
+    points *= z_m[near][:, None]
+    points = points @ tf_camera_depth[:3, :3].T + tf_camera_depth[:3, 3]
+    pixels, along_m = camera.project_camera(points)
     cells = np.rint(window.to_cells(pixels))
     inside = ((cells >= 0) & (cells < (window.columns, window.rows))).all(axis=1)
-    column, row = np.where(inside, cells.T, 0).astype(int)
+    column, row = np.where(inside[:, None], cells, 0).astype(int).T
     front = inside & (along_m < surface_m[row, column] - margin_m)
     image = np.zeros(near.shape, dtype=np.uint8)
     image[near] = front
-    supported = cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False,
-                              borderType=cv2.BORDER_CONSTANT)[near] >= _SUPPORT  # fmt: skip
-    front &= supported
+    front &= cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False,
+                           borderType=cv2.BORDER_CONSTANT)[near] >= _SUPPORT  # fmt: skip
     out[row[front], column[front]] = 1
     # A depth pixel is seldom as fine as a colour pixel: give each its own footprint.
     ratio = camera.matrix[0, 0] / depth.camera.matrix[0, 0] / window.step

@@ -58,8 +58,8 @@ class Window:
         lattice_x = self.x + half + np.linspace(0, max(last_x, 1), _LATTICE)
         lattice_y = self.y + half + np.linspace(0, max(last_y, 1), _LATTICE)
         lattice = camera.undistort(np.stack(np.meshgrid(lattice_x, lattice_y), axis=-1))
-        across, down = _hat(self.columns), _hat(self.rows)
-        return np.einsum("ri,ijk,cj->rck", down, lattice, across, optimize=True).astype(np.float32)
+        rows = _hat(self.rows) @ lattice.reshape(_LATTICE, -1)
+        return (_hat(self.columns) @ rows.reshape(-1, _LATTICE, 2)).astype(np.float32)
 
 
 def _hat(count: int) -> np.ndarray:
