@@ -205,7 +205,7 @@ def test_jitter_compares_with_the_motion_of_the_face():
 def test_breakdown_counts_every_face_once_in_each_table():
     rows = breakdown([score(filled(BOX), regions=[region(BOX)])], {1: "mask worn"})
     assert [(row["by"], row["value"].split()[0]) for row in rows] == [
-        ("visible", "90"), ("turned", "0"), ("size", "20"), ("wears", "mask"), ("camera", "cam1"),
+        ("visible", "90%"), ("turned", "0"), ("size", "20"), ("wears", "mask"), ("camera", "cam1"),
     ]  # fmt: skip
     assert all(row["face_views"] == row["recall_iou40"] == 1 for row in rows)
 

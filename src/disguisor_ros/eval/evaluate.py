@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.identity import FaceEmbedder, Identity
@@ -24,6 +25,12 @@ from disguisor_ros.sim.truth import Truth, load_truth, truth_folder
 
 #: Faces that the report shows before and after.
 WORST = 12
+
+#: Figures of the table on the terminal.
+_SHOWN = (
+    "images", "recall_iou40", "holistic_recall", "pixel_coverage", "pixel_coverage_worst_1pct",
+    "face_views_covered_95", "precision_iou40", "nonface_changed", "outside_exact",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for report.html and scores.json (made when missing)",
     )  # fmt: skip
     parser.add_argument(
-        "--peer-images", type=int, default=120, metavar="N",
+        "--peer-images", type=int, default=80, metavar="N",
         help="images that other tools and the face recogniser see, spread over the recording;"
         " 0 leaves them out (default: %(default)s)",
     )  # fmt: skip
@@ -118,7 +125,7 @@ def evaluate(truth: Truth, pairs: BagPair, peer_images: int) -> Evaluation:
     sample = _sample(truth, peer_images)
     peers, notes = available_peers() if peer_images else ([], [])
     collected = [PeerScore(peer) for peer in peers]
-    identity = Identity(_embedder(notes) if peer_images else None, peers)
+    identity = _identity(notes) if peer_images else None
     images, worst = [], {}
     progress = track(
         pairs, description="scoring", total=len(pairs), console=Console(file=sys.stderr)
@@ -134,14 +141,18 @@ def evaluate(truth: Truth, pairs: BagPair, peer_images: int) -> Evaluation:
         images.append(score)
         _keep_worst(worst, score, pair)
         if index in sample:
-            identity.add(pair.before, pair.after, faces)
+            if identity:
+                identity.add(pair.before, pair.after, faces)
             for peer in collected:
-                peer.add(pair.camera, index, pair.before, labels, faces)
+                peer.add(pair.camera, index, pair.before, pair.after, labels, faces)
     same = [image for image in images if image.index in sample]
     result = _result(truth, pairs, images) | {
         "peers": _peers(truth, same, collected),
         "realism": _realism(truth, collected),
-        "identity": identity.summary() if peer_images else None,
+        "identity": {
+            "embedding": identity.summary() if identity else None,
+            "detectors": {peer.peer.name: peer.detector_summary() for peer in collected},
+        },
         "notes": notes,
     }
     ranked = sorted(worst.values(), key=lambda crop: (crop.coverage, crop.iou))
@@ -150,35 +161,33 @@ def evaluate(truth: Truth, pairs: BagPair, peer_images: int) -> Evaluation:
 
 def print_summary(result: dict, console: Console) -> None:
     """The figures that matter, as a table on the terminal."""
-    from rich.table import Table
-
-    table = Table(title=f"{result['scenario']}: {result['face_views']} face views in"
-                        f" {result['images']} images")  # fmt: skip
-    rows = [
-        "images", "recall_iou40", "holistic_recall", "pixel_coverage", "pixel_coverage_worst_1pct",
-        "face_views_covered_95", "precision_iou40", "nonface_changed", "outside_exact",
-    ]  # fmt: skip
-    peers = {name: peer for name, peer in result["peers"].items() if peer["images"]}
-    for title in ("", "all images", *(f"{name}, same images" for name in peers)):
-        table.add_column(title, justify="left" if not title else "right")
-    for row in rows:
+    table = Table(
+        title=f"{result['scenario']}: {result['face_views']} face views in {result['images']} images"
+    )
+    peers = result["peers"]
+    table.add_column("", no_wrap=True)
+    for title in ("all images", *(f"{name}, sample" for name in peers)):
+        table.add_column(title, justify="right")
+    for row in _SHOWN:
         table.add_row(row, *(_cell(figures[row]) for figures in (result, *peers.values())))
     console.print(table)
     frames = result["frames"]
     console.print(
         f"frames: {frames['frames_in']} in, {frames['frames_out']} out,"
-        f" {frames['frames_withheld']} withheld; latency (median):"
-        f" {_cell(result['latency_ms'])} ms; headers preserved: {frames['headers_preserved']}"
+        f" {frames['frames_withheld']} withheld; headers preserved: {frames['headers_preserved']};"
+        f" latency (median): {_cell(result['latency_ms'])} ms",
+        soft_wrap=True,
     )
     realism = result["realism"]
     recalls = ", ".join(f"{name} {_cell(value)}" for name, value in realism["peer_recall"].items())
     if recalls:
         console.print(
             f"realism: recall of peers on {realism['frontal_unmasked_faces']} unmasked frontal"
-            f" faces over 40 px: {recalls} (at least {REAL_ENOUGH} says that faces are real enough)"
+            f" faces over 40 px: {recalls} (at least {REAL_ENOUGH} says that faces are real enough)",
+            soft_wrap=True,
         )
     for note in result["notes"]:
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def wears(person: dict) -> str:
@@ -248,9 +257,9 @@ def _bare(truth: Truth) -> set[int]:
     }
 
 
-def _embedder(notes: list[str]) -> FaceEmbedder | None:
+def _identity(notes: list[str]) -> Identity | None:
     try:
-        return FaceEmbedder()
+        return Identity(FaceEmbedder())
     except ImportError as error:
         notes.append(f"face embeddings were not compared ({error}); see requirements-eval.txt")
         return None

