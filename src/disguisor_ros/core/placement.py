@@ -1,0 +1,99 @@
+"""Where a person is that only one view sees: from depth, else from body size and the floor."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from disguisor_ros.core.skeleton import (
+    BONE_A,
+    BONE_B,
+    BONE_LENGTH_M,
+    BONE_SIGMA_M,
+    HEIGHT_SIGMA_M,
+    STANDING_M,
+)
+from disguisor_ros.core.types import DepthView
+
+#: Distances that are tried, metres.
+_DISTANCES_M = np.geomspace(0.5, 9.0, 64)
+
+#: Joints whose skin is about this far in front of the keypoint's 3D place, metres.
+_TORSO = np.array([5, 6, 11, 12])
+_SKIN_M = 0.08
+
+
+def place(
+    center: np.ndarray, rays: np.ndarray, score: np.ndarray, floor_z_m: float | None
+) -> np.ndarray:
+    """Joints on their rays, in the upright plane towards the camera that suits a body best.
+
+    Parameters
+    ----------
+    center : ndarray, shape (3,), metres, world
+        Of the camera.
+    rays : ndarray, shape (17, 3), world
+    score : ndarray, shape (17,)
+    floor_z_m : float, optional
+        Height of the floor where it is known.
+
+    Returns
+    -------
+    ndarray, shape (17, 3), metres, world
+        NaN for joints that are not seen.
+    """
+    toward = (rays * score[:, None]).sum(axis=0)
+    toward /= np.linalg.norm(toward)
+    level = np.array([toward[0], toward[1], 0.0])
+    # Seen from straight above an upright plane is a line; lean it towards the image plane there.
+    normal = level + max(0.0, -toward[2] - 0.7) * np.array([0.0, 0.0, toward[2]])
+    normal = normal / np.linalg.norm(normal) if np.linalg.norm(normal) > 0.1 else toward
+    slope = np.maximum(rays @ normal, 0.15)
+    points = center + (_DISTANCES_M[:, None] * (toward @ normal) / slope)[..., None] * rays
+    cost = _size_cost(points, score)
+    if floor_z_m is not None:
+        off = (points[..., 2] - floor_z_m - STANDING_M[:, 2]) / (1.5 * HEIGHT_SIGMA_M)
+        off = np.minimum(np.abs(off), 4.0) ** 2
+        cost = cost + (off * score).sum(axis=1) / max(score.sum(), 1e-9)
+    best = points[int(cost.argmin())]
+    return np.where((score > 0)[:, None], best, np.nan)
+
+
+def _size_cost(points: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """How little each of D placements looks like an adult's bones; foreshortening is cheap."""
+    weight = np.sqrt(score[BONE_A] * score[BONE_B])
+    length = np.linalg.norm(points[:, BONE_A] - points[:, BONE_B], axis=-1)
+    excess = (length - BONE_LENGTH_M) / (1.5 * BONE_SIGMA_M)
+    excess = np.where(excess < 0, 0.35 * excess, excess)
+    return (np.minimum(np.abs(excess), 4.0) ** 2 * weight).sum(axis=1) / max(weight.sum(), 1e-9)
+
+
+def torso_distance(
+    center: np.ndarray, rays: np.ndarray, score: np.ndarray, view: DepthView
+) -> float | None:
+    """Distance of a person's torso along the rays of shoulders and hips, from a depth image.
+
+    The depth sensor may have its own place and lens: along each ray, the first point that lies
+    just behind the measured surface is taken.
+
+    Returns
+    -------
+    float or None
+        Metres; None where no depth was measured on the torso.
+    """
+    used = _TORSO[score[_TORSO] > 0]
+    if len(used) == 0:
+        return None
+    distances = np.arange(0.4, 8.0, 0.03)
+    points = center + distances[:, None, None] * rays[used]
+    pixels, depth = view.camera.project(points)
+    height, width = view.image.shape[:2]
+    finite = np.isfinite(pixels).all(axis=-1)
+    column, row = np.moveaxis(np.where(finite[..., None], np.rint(pixels), -1).astype(int), -1, 0)
+    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    measured = view.image[np.where(inside, row, 0), np.where(inside, column, 0)] * view.unit_m
+    behind = depth - measured.astype(np.float64)
+    hit = inside & np.isfinite(measured) & (measured > 0) & (behind >= 0) & (behind < 0.15)
+    found = hit.any(axis=0)
+    if not found.any():
+        return None
+    return float(np.median(distances[hit.argmax(axis=0)[found]])) + _SKIN_M

@@ -1,0 +1,150 @@
+"""People in 3D from the 2D keypoints of calibrated views, tracked over time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from disguisor_ros.core.association import Detections, gather_detections
+from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.floor import FloorEstimator
+from disguisor_ros.core.multiview import Group, Scene
+from disguisor_ros.core.tracking import Track
+from disguisor_ros.core.triangulation import Prior, Triangulated
+from disguisor_ros.core.types import DepthView, Person3D
+
+
+#: Instants at which a person must have been seen to be predicted later.
+_CONFIRMED = 2
+
+
+class PoseEstimator:
+    """Tracks everyone in the room; call it once an instant.
+
+    Parameters
+    ----------
+    floor_z_m : float, optional
+        Height of the floor in the world. Learnt from the people that several views see when it is
+        not given.
+    predict_s : float
+        How long a person that is not seen any more is predicted, seconds.
+    forget_s : float
+        How long a track can be taken up again, seconds.
+    """
+
+    def __init__(
+        self, floor_z_m: float | None = None, predict_s: float = 0.7, forget_s: float = 3.0
+    ):
+        if predict_s < 0 or forget_s < predict_s:
+            raise ValueError(
+                f"predict_s must be in 0..forget_s, got {predict_s} and forget_s {forget_s}"
+            )
+        self.floor_z_m, self.predict_s, self.forget_s = floor_z_m, predict_s, forget_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; identities start anew."""
+        self.tracks: list[Track] = []
+        self._floor = FloorEstimator()
+        self._next_id = 1
+        self._stamp_ns: int | None = None
+
+    def __call__(
+        self,
+        keypoints_by_camera: dict[str, np.ndarray],
+        cameras: dict[str, Camera],
+        stamp_ns: int,
+        depth: dict[str, DepthView] | None = None,
+    ) -> list[Person3D]:
+        """Everyone at one instant.
+
+        Parameters
+        ----------
+        keypoints_by_camera : dict of str to ndarray, shape (P, 17, 3)
+            x, y (pixels), score (0 = missing), COCO-17.
+        cameras : dict of str to Camera
+            At least those of ``keypoints_by_camera``.
+        stamp_ns : int
+            A stamp that lies before the last one resets the tracks.
+        depth : dict of str to DepthView, optional
+            Read only at the torso of people that one view sees.
+
+        Raises
+        ------
+        ValueError
+            If keypoints are not COCO-17, or a camera is not known.
+        """
+        detections = gather_detections(keypoints_by_camera, cameras)
+        if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
+            self.reset()
+        self._stamp_ns = stamp_ns
+        self.tracks = [t for t in self.tracks if t.missed_s(stamp_ns) <= self.forget_s]
+        scene = Scene(
+            detections,
+            [cameras[name] for name in detections.names],
+            self._expected(stamp_ns),
+            self.floor_z_m if self.floor_z_m is not None else self._floor.z_m,
+            depth or {},
+        )
+        groups, result = scene.people()
+        persons = [
+            self._seen(group, result, k, detections, stamp_ns) for k, group in enumerate(groups)
+        ]
+        return persons + self._unseen({person.track_id for person in persons}, stamp_ns)
+
+    def _expected(self, stamp_ns: int) -> Prior:
+        predictions = [track.predict(stamp_ns) for track in self.tracks]
+        return Prior(
+            np.array([joints for joints, _ in predictions]).reshape(-1, 17, 3),
+            np.sqrt(np.array([variance for _, variance in predictions])).reshape(-1, 17),
+        )
+
+    def _seen(
+        self, group: Group, result: Triangulated, k: int, detections: Detections, stamp_ns: int
+    ) -> Person3D:
+        """Update or bear the track of a person who is seen."""
+        if group.track is not None:
+            track = self.tracks[group.track]
+        else:
+            track = Track(self._next_id, result.joints[k], result.covariance[k], stamp_ns)
+            self._next_id += 1
+            self.tracks.append(track)
+        track.update(result.joints[k], result.covariance[k], stamp_ns)
+        track.age += 1
+        confidence = result.weight[k].max(axis=0)
+        multiview = len(group.detections) > 1
+        if multiview and self.floor_z_m is None:
+            self._floor.add(result.joints[k], confidence)
+        return Person3D(
+            track_id=track.track_id,
+            joints=result.joints[k],
+            covariance=result.covariance[k],
+            confidence=confidence,
+            detections={
+                detections.names[view]: int(detections.index[d])
+                for view, d in sorted(group.detections.items())
+            },
+            status="multiview" if multiview else "single_view",
+            age=track.age,
+        )
+
+    def _unseen(self, seen: set[int], stamp_ns: int) -> list[Person3D]:
+        """People who are not seen at this instant but were just now."""
+        persons = []
+        for track in self.tracks:
+            if track.track_id in seen:
+                continue
+            track.age += 1
+            if track.hits < _CONFIRMED or track.missed_s(stamp_ns) > self.predict_s:
+                continue
+            joints, variance = track.predict(stamp_ns)
+            persons.append(
+                Person3D(
+                    track_id=track.track_id,
+                    joints=joints,
+                    covariance=variance[:, None, None] * np.eye(3),
+                    confidence=np.zeros(17),
+                    status="predicted",
+                    age=track.age,
+                )
+            )
+        return persons

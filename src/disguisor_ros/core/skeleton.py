@@ -1,0 +1,50 @@
+"""What is known about any standing or sitting adult: bone lengths, heights, keypoint noise.
+
+Lengths are between COCO-17 keypoints as detectors place them, metres; rounded from adult
+anthropometry (Drillis & Contini 1966; ANSUR II). Spreads cover children of 1.5 m to 2 m men.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: (joint, joint, length in metres, standard deviation in metres)
+_BONES = (
+    (1, 2, 0.065, 0.008), (0, 1, 0.05, 0.01), (0, 2, 0.05, 0.01), (3, 4, 0.155, 0.015),
+    (0, 3, 0.135, 0.02), (0, 4, 0.135, 0.02), (1, 3, 0.115, 0.02), (2, 4, 0.115, 0.02),
+    (3, 5, 0.24, 0.05), (4, 6, 0.24, 0.05), (0, 5, 0.30, 0.06), (0, 6, 0.30, 0.06),
+    (5, 6, 0.35, 0.04), (11, 12, 0.23, 0.05), (5, 11, 0.52, 0.05), (6, 12, 0.52, 0.05),
+    (5, 12, 0.59, 0.06), (6, 11, 0.59, 0.06),
+    (5, 7, 0.29, 0.03), (6, 8, 0.29, 0.03), (7, 9, 0.25, 0.03), (8, 10, 0.25, 0.03),
+    (11, 13, 0.42, 0.04), (12, 14, 0.42, 0.04), (13, 15, 0.41, 0.04), (14, 16, 0.41, 0.04),
+)  # fmt: skip
+
+BONE_A = np.array([bone[0] for bone in _BONES])
+BONE_B = np.array([bone[1] for bone in _BONES])
+BONE_LENGTH_M = np.array([bone[2] for bone in _BONES])
+BONE_SIGMA_M = np.array([bone[3] for bone in _BONES])
+
+#: A person who stands upright, x forward, y left, z up from the floor, shape (17, 3), metres.
+STANDING_M = np.array([
+    [0.13, 0.00, 1.56], [0.11, 0.032, 1.60], [0.11, -0.032, 1.60], [0.02, 0.077, 1.58],
+    [0.02, -0.077, 1.58], [0.00, 0.175, 1.40], [0.00, -0.175, 1.40], [0.00, 0.22, 1.12],
+    [0.00, -0.22, 1.12], [0.10, 0.22, 0.90], [0.10, -0.22, 0.90], [0.00, 0.115, 0.88],
+    [0.00, -0.115, 0.88], [0.02, 0.12, 0.47], [0.02, -0.12, 0.47], [0.00, 0.12, 0.07],
+    [0.00, -0.12, 0.07],
+])  # fmt: skip
+
+#: Spread of the heights of joints over standing people, metres.
+HEIGHT_SIGMA_M = np.array([0.12] * 5 + [0.10] * 2 + [0.2] * 2 + [0.3] * 2 + [0.10] * 4 + [0.06] * 2)
+
+#: Where a detector's keypoint lies against the same joint seen from elsewhere, metres.
+KEYPOINT_SIGMA_M = np.array(
+    [0.03] * 3 + [0.035] * 2 + [0.04] * 2 + [0.045] * 2 + [0.05] * 2 + [0.06] * 2 + [0.05] * 4
+)
+
+#: Joints that change places when left and right are confused.
+MIRROR = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
+
+#: Left and right joints that a detector swaps together.
+SWAP_GROUPS = tuple(
+    np.array(group) for group in ((1, 2, 3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14, 15, 16))
+)

@@ -1,0 +1,301 @@
+"""3D joints of many persons at once, from rays of any number of views and what bodies are like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from disguisor_ros.core.association import PIXEL_SIGMA
+from disguisor_ros.core.skeleton import (
+    BONE_A,
+    BONE_B,
+    BONE_LENGTH_M,
+    BONE_SIGMA_M,
+    HEIGHT_SIGMA_M,
+    KEYPOINT_SIGMA_M,
+    MIRROR,
+    STANDING_M,
+    SWAP_GROUPS,
+)
+
+#: Residual in standard deviations from which a keypoint counts for less.
+_ROBUST = 2.0
+
+_EYE = np.eye(3)
+
+
+@dataclass
+class Observations:
+    """What V views see of P persons.
+
+    Parameters
+    ----------
+    centers : ndarray, shape (V, 3), metres, world
+    rays : ndarray, shape (P, V, 17, 3), world
+        Unit directions.
+    score : ndarray, shape (P, V, 17)
+        0 where a view does not see the joint.
+    """
+
+    centers: np.ndarray
+    rays: np.ndarray
+    score: np.ndarray
+
+    def take(self, persons: np.ndarray) -> Observations:
+        """The same of some of the persons."""
+        return Observations(self.centers, self.rays[persons], self.score[persons])
+
+
+@dataclass
+class Prior:
+    """What is expected of P persons before they are seen.
+
+    Parameters
+    ----------
+    joints : ndarray, shape (P, 17, 3), metres, world
+        NaN where nothing is expected.
+    sigma_m : ndarray, shape (P, 17)
+    """
+
+    joints: np.ndarray
+    sigma_m: np.ndarray
+
+
+@dataclass
+class Triangulated:
+    """Joints of P persons.
+
+    Parameters
+    ----------
+    joints : ndarray, shape (P, 17, 3), metres, world
+    covariance : ndarray, shape (P, 17, 3, 3), square metres
+    residual : ndarray, shape (P, V, 17)
+        Distance of each ray from its joint in standard deviations; NaN where there is no ray.
+    weight : ndarray, shape (P, V, 17)
+        Score times the robust weight that the ray ended with.
+    """
+
+    joints: np.ndarray
+    covariance: np.ndarray
+    residual: np.ndarray
+    weight: np.ndarray
+
+
+def consensus_points(observations: Observations) -> np.ndarray:
+    """Joints by the pair of views that most other views agree with; NaN where one view sees it.
+
+    Every pair of rays proposes its closest point; the proposal with the least robust cost over all
+    views wins (an exhaustive RANSAC).
+
+    Returns
+    -------
+    ndarray, shape (P, 17, 3), metres, world
+    """
+    centers, rays, score = observations.centers, observations.rays, observations.score
+    persons, views = score.shape[:2]
+    first, second = np.triu_indices(views, 1)
+    if len(first) == 0 or persons == 0:
+        return np.full((persons, 17, 3), np.nan)
+    a, b = rays[:, first], rays[:, second]
+    baseline = (centers[first] - centers[second])[None, :, None]
+    cosine = (a * b).sum(-1)
+    along_a, along_b = (a * baseline).sum(-1), (b * baseline).sum(-1)
+    sin2 = np.maximum(1.0 - cosine**2, 1e-9)
+    depth_a = (cosine * along_b - along_a) / sin2
+    depth_b = (along_b - cosine * along_a) / sin2
+    points = 0.5 * (
+        centers[first][None, :, None] + depth_a[..., None] * a
+        + centers[second][None, :, None] + depth_b[..., None] * b
+    )
+    both = np.sqrt(score[:, first] * score[:, second])
+    usable = (both > 0) & (depth_a > 0.1) & (depth_b > 0.1) & (sin2 > 0.003)
+    offset = points[:, :, None] - centers[None, None, :, None]
+    depth = (offset * rays[:, None]).sum(-1)
+    aside2 = np.maximum((offset**2).sum(-1) - depth**2, 0.0)
+    sigma2 = KEYPOINT_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
+    cost = np.minimum(aside2 / sigma2, 9.0)
+    cost = np.where(depth > 0.1, cost, 9.0) * score[:, None]
+    cost = cost.sum(axis=2) - 1e-3 * both * sin2
+    cost = np.where(usable, cost, np.inf)
+    best = cost.argmin(axis=1)
+    points = np.take_along_axis(points, best[:, None, :, None], axis=1)[:, 0]
+    found = np.isfinite(np.take_along_axis(cost, best[:, None], axis=1)[:, 0])
+    return np.where(found[..., None], points, np.nan)
+
+
+def unswap(observations: Observations, joints: np.ndarray) -> Observations:
+    """Exchange left and right of limbs that a view has confused.
+
+    A limb of a view is exchanged when that brings its rays clearly closer to the joints.
+    """
+    rays, score = observations.rays.copy(), observations.score.copy()
+    straight = residuals(observations, joints)
+    mirrored = Observations(
+        observations.centers, observations.rays[:, :, MIRROR], observations.score[:, :, MIRROR]
+    )
+    crossed = residuals(mirrored, joints)
+    cap = 4.0
+    for left in SWAP_GROUPS:
+        known = np.isfinite(straight[..., left]) & np.isfinite(crossed[..., left])
+        before = np.where(known, np.minimum(straight[..., left], cap) ** 2, 0.0).sum(-1)
+        after = np.where(known, np.minimum(crossed[..., left], cap) ** 2, 0.0).sum(-1)
+        swap = known.any(-1) & (after + 4.0 * known.sum(-1) ** 0.5 < before)
+        person, view = np.nonzero(swap)
+        grid = np.ix_(range(len(person)), left)
+        for array, other in ((rays, mirrored.rays), (score, mirrored.score)):
+            array[person[:, None], view[:, None], left] = other[person, view][grid]
+    return Observations(observations.centers, rays, score)
+
+
+def residuals(observations: Observations, joints: np.ndarray) -> np.ndarray:
+    """Distances of rays from joints in standard deviations, shape (P, V, 17); NaN without ray."""
+    offset = joints[:, None] - observations.centers[None, :, None]
+    depth = (offset * observations.rays).sum(-1)
+    aside2 = np.maximum((offset**2).sum(-1) - depth**2, 0.0)
+    sigma2 = KEYPOINT_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
+    residual = np.where(depth > 0.05, np.sqrt(aside2 / sigma2), 10.0)
+    return np.where((observations.score > 0) & np.isfinite(offset).all(-1), residual, np.nan)
+
+
+def complete(joints: np.ndarray, observations: Observations) -> np.ndarray:
+    """Fill in joints that are not known, from a standing body laid over those that are.
+
+    Joints that one view sees are moved on to its ray.
+
+    Parameters
+    ----------
+    joints : ndarray, shape (P, 17, 3), metres, world
+        NaN where not known; persons without any known joint stay NaN.
+    """
+    known = np.isfinite(joints).all(axis=-1)
+    body = _overlay(joints, known)
+    seen = observations.score.argmax(axis=1)
+    ray = np.take_along_axis(observations.rays, seen[:, None, :, None], axis=1)[:, 0]
+    center = observations.centers[seen]
+    depth = np.maximum(((body - center) * ray).sum(-1, keepdims=True), 0.3)
+    on_ray = np.where((observations.score.max(axis=1) > 0)[..., None], center + depth * ray, body)
+    return np.where(known[..., None], joints, on_ray)
+
+
+def _overlay(joints: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The standing body moved (rotation and translation) on to the known joints."""
+    weight = known * 1.0
+    count = np.maximum(weight.sum(axis=1), 1e-9)[:, None]
+    points = np.where(known[..., None], joints, 0.0)
+    center = (weight[..., None] * points).sum(1) / count
+    model_center = weight @ STANDING_M / count
+    a = (STANDING_M - model_center[:, None]) * weight[..., None]
+    b = (points - center[:, None]) * weight[..., None]
+    # Few or collinear joints leave turns open: keep the body upright unless they say otherwise.
+    covariance = np.einsum("pja,pjb->pab", a, b) + 0.02 * np.diag([1e-3, 1e-3, 1.0])
+    u, _, vt = np.linalg.svd(covariance)
+    sign = np.linalg.det(u @ vt)
+    flip = np.broadcast_to(_EYE, u.shape).copy()
+    flip[:, 2, 2] = np.sign(sign)
+    rotation = np.swapaxes(u @ flip @ vt, 1, 2)
+    body = (STANDING_M - model_center[:, None]) @ np.swapaxes(rotation, 1, 2) + center[:, None]
+    return np.where(known.any(axis=1)[:, None, None], body, np.nan)
+
+
+def solve(
+    observations: Observations,
+    start: np.ndarray,
+    prior: Prior | None = None,
+    floor_z_m: float | None = None,
+    iterations: int = 4,
+) -> Triangulated:
+    """Most likely joints given rays, bone lengths, the floor and predictions.
+
+    Iteratively reweighted Gauss-Newton on all 51 coordinates of a person: distances of joints
+    from their rays (Cauchy weights), bone lengths, heights of a standing person for joints that
+    fewer than two views see, and predictions of tracks. The distance from the ray over
+    its depth is the reprojection error in radians, so this minimises the reprojection error of
+    any lens model without its derivative.
+
+    Parameters
+    ----------
+    observations : Observations
+    start : ndarray, shape (P, 17, 3), metres, world
+        First guess, finite.
+    prior : Prior, optional
+    floor_z_m : float, optional
+        Height of the floor; without it heights mean nothing.
+    iterations : int
+    """
+    joints = start.copy()
+    across = observations.score[..., None, None] * (
+        _EYE - observations.rays[..., :, None] * observations.rays[..., None, :]
+    )
+    pulled = np.einsum("pvjab,vb->pvja", across, observations.centers)
+    lonely = (observations.score > 0).sum(axis=1) < 2
+    for _ in range(iterations):
+        factor = _ray_factor(observations, joints)
+        blocks = np.einsum("pvj,pvjab->pjab", factor, across)
+        vector = np.einsum("pvj,pvja->pja", factor, pulled)
+        if prior is not None:
+            _add_prior(blocks, vector, joints, prior)
+        if floor_z_m is not None:
+            _add_heights(blocks, vector, joints, floor_z_m, lonely)
+        vector -= np.einsum("pjab,pjb->pja", blocks, joints)
+        normal = _normal_matrix(blocks, vector, joints)
+        step = np.linalg.solve(normal, vector.reshape(len(joints), 51, 1))
+        joints = joints + np.clip(step.reshape(joints.shape), -0.5, 0.5)
+    inverse = np.linalg.inv(normal).reshape(len(joints), 17, 3, 17, 3)
+    covariance = np.einsum("pjajb->pjab", inverse)
+    residual = residuals(observations, joints)
+    robust = 1.0 / (1.0 + (np.nan_to_num(residual, nan=1e3) / _ROBUST) ** 2)
+    return Triangulated(joints, covariance, residual, observations.score * robust)
+
+
+def _ray_factor(observations: Observations, joints: np.ndarray) -> np.ndarray:
+    offset = joints[:, None] - observations.centers[None, :, None]
+    depth = (offset * observations.rays).sum(-1)
+    aside2 = np.maximum((offset**2).sum(-1) - depth**2, 0.0)
+    sigma2 = KEYPOINT_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
+    return 1.0 / (sigma2 * (1.0 + aside2 / sigma2 / _ROBUST**2))
+
+
+def _add_prior(blocks, vector, joints, prior: Prior) -> None:
+    known = np.isfinite(prior.joints).all(-1)
+    expected = np.where(known[..., None], prior.joints, joints)
+    innovation2 = ((joints - expected) ** 2).sum(-1) / prior.sigma_m**2
+    # A prediction that is far off must not hold the person back: it would show as lag.
+    information = known / (prior.sigma_m**2 * (1.0 + innovation2 / 9.0))
+    blocks += information[..., None, None] * _EYE
+    vector += information[..., None] * expected
+
+
+def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -> None:
+    expected = STANDING_M[:, 2] + floor_z_m
+    off = (joints[..., 2] - expected) / HEIGHT_SIGMA_M
+    below = joints[..., 2] < floor_z_m + 0.03
+    factor = np.where(lonely, 1.0 / (HEIGHT_SIGMA_M**2 * (1.0 + (off / 2.0) ** 2)), 0.0)
+    blocks[..., 2, 2] += factor
+    vector[..., 2] += factor * expected
+    sink = np.where(below, 1.0 / 0.05**2, 0.0)
+    blocks[..., 2, 2] += sink
+    vector[..., 2] += sink * (floor_z_m + 0.03)
+
+
+def _normal_matrix(blocks: np.ndarray, vector: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """Normal equations over all joints: blocks on the diagonal plus bones; adds to ``vector``."""
+    persons = len(joints)
+    normal = np.zeros((persons, 17, 3, 17, 3))
+    diagonal = np.arange(17)
+    normal[:, diagonal, :, diagonal, :] = np.moveaxis(blocks + 0.5 * _EYE, 1, 0)
+    bone = joints[:, BONE_A] - joints[:, BONE_B]
+    length = np.maximum(np.linalg.norm(bone, axis=-1), 1e-3)
+    axis = bone / length[..., None]
+    short = BONE_LENGTH_M - length
+    factor = 1.0 / (BONE_SIGMA_M**2 * (1.0 + (short / BONE_SIGMA_M / 3.0) ** 2))
+    outer = factor[..., None, None] * axis[..., :, None] * axis[..., None, :]
+    push = (factor * short)[..., None] * axis
+    for k, (i, j) in enumerate(zip(BONE_A, BONE_B, strict=True)):
+        normal[:, i, :, i] += outer[:, k]
+        normal[:, j, :, j] += outer[:, k]
+        normal[:, i, :, j] -= outer[:, k]
+        normal[:, j, :, i] -= outer[:, k]
+        vector[:, i] += push[:, k]
+        vector[:, j] -= push[:, k]
+    return normal.reshape(persons, 51, 51)
