@@ -256,9 +256,34 @@ def test_wrong_images_are_named(image, encoding, message):
         replace(image, [], encoding=encoding)
 
 
-def test_unknown_mode_is_named():
+def test_unknown_options_are_named():
     with pytest.raises(ValueError, match="mode must be one of"):
         FaceRenderer(TEMPLATE, "pixelated")
+    with pytest.raises(ValueError, match="mask must be one of"):
+        FaceRenderer(TEMPLATE, mask="maybe")
+
+
+def person(head, masked):
+    """Image of a head with skin all over, or blue cloth over its lower half."""
+    image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    face = face_pixels(head)
+    image[face] = 190, 140, 110
+    if masked:
+        face[:120] = False
+        image[face] = 120, 160, 190
+    return image
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_mask_is_drawn_where_one_is_worn(masked):
+    """The ball is darker with a mask: people wear one until seen otherwise, in five images."""
+    head, renderer = head_at(TEMPLATE), FaceRenderer(TEMPLATE)
+    image, values = person(head, masked), []
+    for _ in range(7):
+        result = renderer(image, CAMERA, [head], no_keypoints())
+        values.append(result.image[120, 160].astype(int).sum())
+    assert values[0] == values[4]
+    assert (values[6] == values[0]) == masked
 
 
 def malformed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from disguisor_ros.core.attire import MaskWatch
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.face_cover import Cover, cover_heads
 from disguisor_ros.core.head_template import HeadTemplate
@@ -14,6 +15,9 @@ from disguisor_ros.core.types import DepthView, Head, Region
 
 #: How the replaced pixels look.
 MODES = ("mesh", "solid", "pixelate", "blur")
+
+#: Whether the neutral face wears a surgical mask.
+MASKS = ("auto", "always", "never")
 
 #: Places of red, green and blue in the channels of each supported encoding.
 ENCODINGS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0)}
@@ -78,7 +82,8 @@ class FaceRenderer:
     """Replaces the faces in the images of one camera.
 
     What is drawn inside a region depends on nothing that the image shows inside any region:
-    changing those pixels changes nothing in the output.
+    changing those pixels changes nothing in the output. Over time one bit per person passes,
+    whether a surgical mask is worn, and only with ``mask="auto"``.
 
     Parameters
     ----------
@@ -88,8 +93,9 @@ class FaceRenderer:
         the drawn head, never on the original, so none can be undone.
     backend : str
         ``open3d``, ``pytorch3d`` or ``auto``.
-    mask : bool
-        Whether the neutral face wears a surgical mask.
+    mask : str
+        Whether the neutral face wears a surgical mask: ``always``, ``never``, or ``auto`` as the
+        person does. For that one bit per person is learnt, slowly, from earlier images.
 
     Raises
     ------
@@ -102,17 +108,20 @@ class FaceRenderer:
         template: HeadTemplate,
         mode: str = "mesh",
         backend: str = "open3d",
-        mask: bool = True,
+        mask: str = "auto",
     ):
-        if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        for name, value, known in (("mode", mode, MODES), ("mask", mask, MASKS)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         self.template, self.mode, self.mask = template, mode, mask
         self.backend = make_backend(backend)
         self._net = SafetyNet()
+        self._watch = MaskWatch()
 
     def reset(self) -> None:
         """Forget earlier images."""
         self._net.reset()
+        self._watch.reset()
 
     def __call__(
         self,
@@ -165,9 +174,12 @@ class FaceRenderer:
                 f" got {image.dtype} with shape {image.shape}"
             )
         covers = self._covers(camera, heads, keypoints, depth, stamp_ns)
+        rgb = ENCODINGS[encoding]
+        if self.mask == "auto":
+            self._watch(image, covers, rgb)
         out = image if owned and image.flags.writeable else image.copy()
         if covers:
-            _replace(out, covers, self.mode, ENCODINGS[encoding])
+            _replace(out, covers, self.mode, rgb)
         return AnonymizedImage(_TOKEN, out, [cover.region for cover in covers])
 
     def regions(
@@ -182,7 +194,9 @@ class FaceRenderer:
         return [c.region for c in self._covers(camera, heads, keypoints, depth, stamp_ns)]
 
     def _covers(self, camera, heads, keypoints, depth, stamp_ns) -> list[Cover]:
-        masked = frozenset(head.track_id for head in heads) if self.mask else frozenset()
+        masked = frozenset()
+        if self.mask != "never":
+            masked = self._watch.masked(head.track_id for head in heads)
         covers = cover_heads(camera, heads, self.template, self.backend, depth, masked)
         return self._net(camera, keypoints, heads, covers, stamp_ns) + covers
 

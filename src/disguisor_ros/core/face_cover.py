@@ -53,8 +53,10 @@ class Cover:
         Neutral sRGB colours, 0 to 1, of the rendered head.
     drawn : ndarray, shape (h, w), bool, or None
         Where the rendered head is; ``drawing`` means nothing elsewhere.
-    distance_m : float
-        Of the head, along the optical axis: what is near is drawn over what is far.
+    upper, lower : ndarray, shape (h, w), bool, or None
+        Visible face above, and where, a surgical mask would lie.
+    sigma_m : float
+        Standard deviation of the position of the head, metres.
     region : Region
     """
 
@@ -62,10 +64,12 @@ class Cover:
     y: int
     reach: np.ndarray
     replaced: np.ndarray
-    drawing: np.ndarray | None
-    drawn: np.ndarray | None
-    distance_m: float
     region: Region
+    drawing: np.ndarray | None = None
+    drawn: np.ndarray | None = None
+    upper: np.ndarray | None = None
+    lower: np.ndarray | None = None
+    sigma_m: float = np.inf
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -116,11 +120,13 @@ def cover_heads(
     Returns
     -------
     list of Cover
-        From far to near. Heads whose face the camera cannot see have none.
+        From far to near: what is near is to be drawn over what is far. Heads whose face the
+        camera cannot see have none.
     """
     posed = [p for p in (_pose(camera, head, template) for head in heads) if p is not None]
     posed.sort(key=lambda p: p.distance_m)
     face_triangles = template.face[template.faces].all(axis=1)
+    mask_triangles = template.mask[template.faces].all(axis=1)
     up = camera.tf_camera_world[:3, 2]
     nearest_m = np.full((camera.height, camera.width), np.inf, np.float32) if posed else None
     covers = []
@@ -130,12 +136,15 @@ def cover_heads(
         shade = diffuse(one.normals, _lamp(up))
         drawing = hits.interpolate(colors * (shade / 255)[:, None], template.faces)
         face = (hits.triangle >= 0) & face_triangles[hits.triangle]
+        lower = (hits.triangle >= 0) & mask_triangles[hits.triangle]
         crop = _Crop(one.window, camera)
         surface_m = crop.enlarge(hits.depth_m)
         cover = _cover(camera, one, crop, crop.enlarge(face), surface_m, nearest_m, depth)
         if cover is not None:
             cover.drawn = np.isfinite(surface_m)[crop.inner]
             cover.drawing = crop.enlarge_colors(drawing, hits.triangle >= 0)[crop.inner]
+            cover.lower = crop.enlarge(lower)[crop.inner] & cover.upper
+            cover.upper &= ~cover.lower
             covers.append(cover)
         behind = nearest_m[crop.outer]
         np.minimum(behind, surface_m[crop.inner], out=behind)
@@ -236,7 +245,7 @@ def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) 
         box=tight_box(outline, crop.x, crop.y), polygon=outline_of(replaced, crop.x, crop.y),
         track_id=one.head.track_id, method="mesh", confidence=confidence,
     )  # fmt: skip
-    return Cover(crop.x, crop.y, reach, replaced, None, None, one.distance_m, region)
+    return Cover(crop.x, crop.y, reach, replaced, region, upper=visible, sigma_m=one.sigma_m)
 
 
 def _confidence(one: _Posed, shown: float) -> float:

@@ -69,7 +69,7 @@ class _Ellipse:
         region = Region(
             box, outline_of(mask, *low), self.track_id, method, float(self.confidence)
         )
-        return Cover(*map(int, low), mask, mask, None, None, np.inf, region)
+        return Cover(*map(int, low), mask, mask, region)
 
     def _box(self, camera: Camera) -> np.ndarray:
         """Box of the face's own size around the centre, cut at the image."""
