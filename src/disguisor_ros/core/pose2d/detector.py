@@ -33,6 +33,9 @@ class PoseDetector:
     ----------
     model : PoseModel
         The network.
+    side : int
+        Longer side to which each look at the image is scaled, pixels; 0 for the one that suits
+        the network. Networks of fixed input size ignore it.
     tiles : int
         Also look at ``tiles`` x ``tiles`` overlapping parts of the image; 1 for none. Finds
         people who are small in a large image, at ``tiles`` squared times the cost.
@@ -40,10 +43,19 @@ class PoseDetector:
         Faces that no pose has are added as poses of a head only.
     """
 
-    def __init__(self, model: PoseModel, tiles: int = 1, faces: FaceDetector | None = None):
+    def __init__(
+        self,
+        model: PoseModel,
+        side: int = 0,
+        tiles: int = 1,
+        faces: FaceDetector | None = None,
+    ):
+        if side and not 64 <= side <= 4096:
+            raise ValueError(f"side must be 0 or 64 to 4096 pixels, got {side}")
         if not 1 <= tiles <= 8:
             raise ValueError(f"tiles must be 1 to 8, got {tiles}")
         self.model = model
+        self.side = side or model.side
         self.tiles = tiles
         self.faces = faces
 
@@ -71,7 +83,8 @@ class PoseDetector:
         if regions.ndim != 2 or regions.shape[1] != 4:
             raise ValueError(f"regions must have shape (R, 4), got {regions.shape}")
         windows = [_whole(image)] + (_tiles(image, self.tiles) if self.tiles > 1 else [])
-        found = merge(*_concatenate([self._look(image, window) for window in windows]))
+        looks = [self._look(image, window, self.side) for window in windows]
+        found = merge(*_concatenate(looks))
         lost = unexplained(regions, found[0])
         if len(lost):
             again = [self._look_closer(image, region) for region in lost]
@@ -79,9 +92,12 @@ class PoseDetector:
         poses = found[0]
         return poses if self.faces is None else add_faces(poses, self.faces(image))
 
-    def _look(self, image: np.ndarray, window: np.ndarray, side: int | None = None) -> Candidates:
+    def _look(
+        self, image: np.ndarray, window: np.ndarray, side: int, min_score: float | None = None
+    ) -> Candidates:
         x, y, width, height = window
-        poses, scores = self.model(image[y : y + height, x : x + width], side)
+        part = image[y : y + height, x : x + width]
+        poses, scores = self.model(part, side, min_score)
         poses[..., :2] += (x, y)
         return poses, scores
 
@@ -89,12 +105,13 @@ class PoseDetector:
         window = _grow(region, image.shape)
         if window is None:
             return np.zeros((0, 17, 3)), np.zeros(0)
-        return self._look(image, window, side=self.model.side // 2)
+        return self._look(image, window, self.model.side // 2, self.model.min_score / 2)
 
 
 def load_detector(
     model_type: str,
     model_path: str | Path,
+    side: int = 0,
     tiles: int = 1,
     face_model_path: str | Path = "",
     threads: int = 1,
@@ -107,7 +124,7 @@ def load_detector(
         If a file cannot be loaded or is of another type.
     """
     faces = FaceDetector.load(face_model_path, threads) if face_model_path else None
-    return PoseDetector(load_model(model_type, model_path, threads), tiles, faces)
+    return PoseDetector(load_model(model_type, model_path, threads), side, tiles, faces)
 
 
 def regions_of(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -16,6 +16,9 @@ from disguisor_ros.core.onnx_session import Letterbox, check_image, describe, fi
 #: Candidates that a family hands on at most, best first.
 MAX_CANDIDATES = 100
 
+#: Score below which a peak of a heatmap is never decoded.
+MIN_PEAK = 0.05
+
 Candidates = tuple[np.ndarray, np.ndarray]
 
 
@@ -55,14 +58,18 @@ class PoseModel:
         #: (height, width) of the input when the file fixes it, else None.
         self.size = tuple(size) if all(isinstance(n, int) for n in size) else None
 
-    def __call__(self, image: np.ndarray, side: int | None = None) -> Candidates:
+    def __call__(
+        self, image: np.ndarray, side: int | None = None, min_score: float | None = None
+    ) -> Candidates:
         """Find people.
 
         Parameters
         ----------
         image : ndarray, shape (H, W, 3), uint8, RGB
         side : int, optional
-            Longer side of the network's input, where it is free.
+            Longer side of the network's input, where it is free; the family's by default.
+        min_score : float, optional
+            Score from which a candidate is a person; the family's by default.
 
         Returns
         -------
@@ -78,6 +85,7 @@ class PoseModel:
         outputs = self.session.run(None, {self.input: self.tensor(box.image)})
         poses, scores = self.decode(outputs, box.image.shape[:2])
         best = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
+        best = best[scores[best] >= (self.min_score if min_score is None else min_score)]
         poses, scores = poses[best].astype(np.float64), scores[best].astype(np.float64)
         poses[..., :2] = box.to_image(poses[..., :2])
         poses[..., 2] = np.clip(poses[..., 2], 0.0, 1.0)
@@ -138,11 +146,11 @@ class MoveNet(PoseModel):
 
     def decode(self, outputs, size):
         if len(outputs) > 1:
-            return _select(*decode_movenet_heads(*(o[0] for o in outputs)), self.min_score)
+            return decode_movenet_heads(*(output[0] for output in outputs))
         rows = outputs[0][0]
         poses = rows[:, :51].reshape(-1, 17, 3)[..., [1, 0, 2]].copy()
         poses[..., :2] = poses[..., :2] * (size[1], size[0])
-        return _select(poses, rows[:, 55], self.min_score)
+        return poses, rows[:, 55]
 
 
 def decode_movenet_heads(
@@ -168,7 +176,7 @@ def decode_movenet_heads(
     height, width = center.shape[:2]
     center = center[..., 0]
     peak = center >= cv2.dilate(center, np.ones((5, 5), np.uint8)) - 1e-6
-    rows, columns = np.nonzero(peak & (center >= 0.1))
+    rows, columns = np.nonzero(peak & (center >= MIN_PEAK))
     spread = 0.3 * min(height, width)  # squared cells
     offset = offset.reshape(height, width, 17, 2)
     poses = np.zeros((len(rows), 17, 3))
@@ -221,7 +229,7 @@ class Rtmo(PoseModel):
         return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None], np.float32)
 
     def decode(self, outputs, size):
-        return _select(outputs[1][0], outputs[0][0, :, 4], self.min_score)
+        return outputs[1][0], outputs[0][0, :, 4]
 
 
 class YoloPose(PoseModel):
@@ -253,7 +261,7 @@ class YoloPose(PoseModel):
         start = 6
         if rows.shape[1] != 57:
             rows, start = rows.T, 5
-        return _select(rows[:, start:].reshape(-1, 17, 3), rows[:, 4], self.min_score)
+        return rows[:, start:].reshape(-1, 17, 3), rows[:, 4]
 
 
 class Dekr(PoseModel):
@@ -291,7 +299,7 @@ class Dekr(PoseModel):
         heatmaps, displacements = outputs[0][0], outputs[1][0]
         center = heatmaps[17]
         peak = center >= cv2.dilate(center, np.ones((5, 5), np.uint8))
-        y, x = np.nonzero(peak & (center >= self.min_score))
+        y, x = np.nonzero(peak & (center >= MIN_PEAK))
         joints = displacements[:, y, x].reshape(17, 2, -1).transpose(2, 0, 1)
         joints = joints + np.stack([x, y], axis=-1)[:, None]
         cells = np.rint(joints).astype(int)
@@ -310,11 +318,6 @@ def _is_image_input(session) -> bool:
         and fits(inputs[0].shape, (1, 3, None, None))
         and inputs[0].type == "tensor(float)"
     )
-
-
-def _select(poses: np.ndarray, scores: np.ndarray, min_score: float) -> Candidates:
-    good = scores >= min_score
-    return poses[good], scores[good]
 
 
 #: Name of a family, as users give it, -> its class.
