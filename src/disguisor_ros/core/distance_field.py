@@ -14,13 +14,20 @@ STEP_M = 0.005
 REACH_M = 0.13
 
 #: Surface below this height in the head frame is neck: it says nothing about the head, metres.
-NECK_TOP_M = -0.105
+NECK_TOP_M = -0.12
 
 #: Expected distance of the measured surface from the skin and how much it varies, metres.
-SKIN = (0.000, 0.005)
+SKIN = (0.000, 0.007)
 LOWER_FACE = (0.004, 0.008)
 SCALP = (0.000, 0.007)
 EAR = (0.004, 0.012)
+
+#: Typical thickness of cap or hair over the scalp, metres.
+CAP_M = 0.008
+
+#: Voxels to a cell of the coarse table, and the bound of its distances, metres.
+COARSE = 2
+BOUND_M = 0.04
 
 
 class DistanceField:
@@ -51,7 +58,10 @@ class DistanceField:
         distance = np.where(_inside(scene, grid), -distance, distance)
         gradient = np.stack(np.gradient(distance, STEP_M), axis=-1)
         offset, sigma, scalp = _expectations(template)
+        # Points off the grid are clipped to its rim, where nothing is known.
         known = grid[..., 2] > NECK_TOP_M
+        for axis in range(3):
+            np.moveaxis(known, axis, 0)[[0, -1]] = False
         self.table = np.concatenate(
             [
                 distance[..., None], gradient, offset[nearest][..., None],
@@ -59,6 +69,12 @@ class DistanceField:
             ],
             axis=-1,
         ).reshape(-1, 7).astype(np.float32)  # fmt: skip
+        self.last = (self.shape - 1).astype(np.int32)
+        off = np.abs(distance - offset[nearest] - scalp[nearest] * CAP_M)
+        bounded = np.where(known, np.minimum(off, BOUND_M), BOUND_M) ** 2
+        coarse = bounded[::COARSE, ::COARSE, ::COARSE].astype(np.float32)
+        self.coarse = coarse.ravel()
+        self.coarse_last = np.array(coarse.shape, dtype=np.int32) - 1
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
         """Look points up.
@@ -79,15 +95,37 @@ class DistanceField:
         scalp : ndarray, shape (...)
             1 where a cap or hair can lie on the skin.
         """
-        cell = (points - self.low) * np.float32(1 / STEP_M) + np.float32(0.5)
-        index = np.clip(cell.astype(np.int32), 0, self.shape - 1)
-        outside = ((cell < 0) | (cell >= self.shape)).any(axis=-1)
-        flat = (index[..., 0] * self.shape[1] + index[..., 1]) * self.shape[2] + index[..., 2]
-        row = self.table[flat]
-        off = points - (self.low + index * np.float32(STEP_M))
-        distance = row[..., 0] + np.einsum("...i,...i->...", row[..., 1:4], off)
-        weight = np.where(outside, np.float32(0), row[..., 5])
-        return distance, row[..., 1:4], row[..., 4], weight, row[..., 6]
+        cell = (points - self.low) * np.float32(1 / STEP_M)
+        index = np.rint(cell).astype(np.int32)
+        np.maximum(index, 0, out=index)
+        np.minimum(index, self.last, out=index)
+        row = self.table[_flat(index, self.shape)]
+        cell -= index
+        distance = row[..., 0] + np.einsum("...i,...i->...", row[..., 1:4], cell) * np.float32(
+            STEP_M
+        )
+        return distance, row[..., 1:4], row[..., 4], row[..., 5], row[..., 6]
+
+    def excess(self, points: np.ndarray) -> np.ndarray:
+        """Squared distance from where a surface is expected, bounded; coarse and fast.
+
+        Parameters
+        ----------
+        points : ndarray, shape (..., 3), float32, metres, head frame
+
+        Returns
+        -------
+        ndarray, shape (...), square metres
+        """
+        index = np.rint((points - self.low) * np.float32(1 / (COARSE * STEP_M))).astype(np.int32)
+        np.maximum(index, 0, out=index)
+        np.minimum(index, self.coarse_last, out=index)
+        return self.coarse[_flat(index, self.coarse_last + 1)]
+
+
+def _flat(index: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Index into a raveled grid."""
+    return (index[..., 0] * np.int32(shape[1]) + index[..., 1]) * np.int32(shape[2]) + index[..., 2]
 
 
 def _inside(scene, grid: np.ndarray) -> np.ndarray:

@@ -337,7 +337,6 @@ class _Skeleton:
     def _add_pose_prior(self, solution, cost, gradient, normal) -> None:
         """Add the priors of the segments' rotations on their parents, and joint limits."""
         rotations = solution.rotations
-        batch, segments = rotations.shape[:2]
         base = rotations[:, self.parents].copy()
         heading = np.arctan2(rotations[:, 0, 1, 0], rotations[:, 0, 0, 0])
         base[:, 0] = yaw_matrix(heading)

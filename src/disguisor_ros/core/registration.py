@@ -26,8 +26,14 @@ MAX_ROTATION_DEG = 35.0
 MIN_FITNESS = 0.6
 MIN_AREA_M2 = 0.0025
 
-#: Widths of the robust kernel from the first to the last step, metres.
-KERNEL_M = (0.05, 0.05, 0.04, 0.04, 0.03, 0.03, 0.02, 0.02, 0.015, 0.015, 0.012, 0.012)
+#: Widths of the robust kernel at the steps from all starts and at those from the best, metres.
+COARSE_KERNEL_M = (0.05, 0.05, 0.04, 0.03, 0.025, 0.02, 0.015)
+FINE_KERNEL_M = (0.015, 0.012, 0.012, 0.012)
+
+#: Points that the choice of starts, the steps from all starts and those from the best look at.
+START_POINTS = 100
+COARSE_POINTS = 250
+FINE_POINTS = 700
 
 #: Patch of surface whose error is one independent draw, square metres: head shapes differ.
 PATCH_M2 = 0.025**2
@@ -42,9 +48,22 @@ CAP_M = (0.008, 0.010)
 
 #: Free rays: standard deviation of how deep they may cut the head, metres.
 FREE_SIGMA_M = 0.010
+FREE_KERNEL_M = 0.03
 
-#: No registered head is trusted beyond this, metres.
-FLOOR_M = 0.006
+#: Covariance that all registrations have: shape of the head, sensor, calibration.
+REGISTERED_NOISE = np.diag([0.004**2] * 3 + [np.deg2rad(2.5) ** 2] * 3)
+
+#: Prediction: least standard deviation, metres; rotation is as far off as that at this arm,
+#: metres, within these bounds, degrees.
+PRIOR_FLOOR_M = 0.02
+PRIOR_ARM_M = 0.08
+PRIOR_DEG = (8.0, 25.0)
+
+#: Distance of the face from the middle of the head, metres.
+FACE_ARM_M = 0.08
+
+#: A track that was not seen for so long starts anew.
+FORGET_S = 1.0
 
 
 @dataclass
@@ -110,48 +129,101 @@ class HeadRegistrar:
         list of Head
             In the order of ``bodies``; ``method`` is ``registered`` where depth was used.
         """
+        if any(stamp_ns < track.stamp_ns for track in self._filters.values()):
+            self.reset()
+        horizon = stamp_ns - int(FORGET_S * 1e9)
+        self._filters = {i: f for i, f in self._filters.items() if f.stamp_ns >= horizon}
         centers = np.array([b.head.tf_world_head[:3, 3] for b in bodies]).reshape(-1, 3)
         heads = []
         for i, body in enumerate(bodies):
             head = body.head
             evidence = gather(
-                centers[i], self._radius(head), depth, np.delete(centers, i, axis=0)
+                centers[i], self.radius(head), depth, np.delete(centers, i, axis=0)
             )
-            found = self.register(head, evidence) if evidence is not None else None
-            if found is not None and not self._plausible(head, found):
+            track = self._filters.get(head.track_id)
+            expected = track.predicted(stamp_ns) if track is not None else None
+            found = self.register(head, evidence, expected) if evidence is not None else None
+            if found is not None and not plausible(head, found):
                 found = None
             heads.append(self._filtered(head, found, stamp_ns))
         return heads
 
-    def _radius(self, head: Head) -> float:
+    def radius(self, head: Head) -> float:
+        """How far around a predicted head the depth is read, metres."""
         return self.template.radius + 0.04 + min(2 * head.sigma_m, 0.10)
 
-    def register(self, head: Head, evidence: Evidence) -> Registration | None:
-        """Register one head to the evidence around it; no gates, no filter."""
-        problem = _Problem(self.field, evidence, head, self.template)
+    def register(
+        self, head: Head, evidence: Evidence,
+        expected: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Registration | None:  # fmt: skip
+        """Register one head to the evidence around it; no gates, no filter.
+
+        Parameters
+        ----------
+        head : Head
+            Prediction; its ``sigma_m`` is the strength of the prior.
+        evidence : Evidence
+        expected : tuple of rotation (3, 3) and translation (3,), optional
+            Another pose to start from, for example from the instants before.
+
+        Returns
+        -------
+        Registration or None
+            None when nothing was measured near the head.
+        """
         if not len(evidence.points):
             return None
-        return problem.solve()
-
-    def _plausible(self, head: Head, found: Registration) -> bool:
-        shift = np.linalg.norm(found.translation - head.tf_world_head[:3, 3])
-        turn = np.rad2deg(angle_between(head.tf_world_head[:3, :3], found.rotation))
-        return (
-            found.fitness >= MIN_FITNESS and found.area_m2 >= MIN_AREA_M2
-            and shift <= MAX_SHIFT_M and turn <= MAX_ROTATION_DEG
-        )
+        return _Problem(self.field, evidence, head, self.template, expected).solve()
 
     def _filtered(self, head: Head, found: Registration | None, stamp_ns: int) -> Head:
-        return head if found is None else self._head(head, found)
-
-    def _head(self, head: Head, found: Registration) -> Head:
+        """Head after the temporal filter, from the registration or else from the body."""
+        if found is not None:
+            rotation, translation, scale = found.rotation, found.translation, found.scale
+            covariance = found.covariance + REGISTERED_NOISE
+            method, confidence = "registered", max(head.confidence, found.fitness)
+        else:
+            rotation, translation = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
+            scale = head_scale(head, self.template)
+            covariance = prior_covariance(head.sigma_m)
+            method, confidence = head.method, head.confidence
+        track = self._filters.get(head.track_id)
+        if track is None:
+            track = PoseFilter(rotation, translation, covariance, stamp_ns)
+            self._filters[head.track_id] = track
+        else:
+            track.update(rotation, translation, covariance, stamp_ns)
         tf_world_head = np.eye(4)
-        tf_world_head[:3, :3], tf_world_head[:3, 3] = found.rotation, found.translation
-        sigma = float(np.sqrt(np.trace(found.covariance[:3, :3]) / 3 + FLOOR_M**2))
+        tf_world_head[:3, :3], tf_world_head[:3, 3] = track.rotation, track.translation
+        place, turn = (np.trace(block) / 3 for block in
+                       (track.covariance[:3, :3], track.covariance[3:, 3:]))  # fmt: skip
+        sigma = float(np.sqrt(place + FACE_ARM_M**2 * turn * 2 / 3))
         return Head(
-            head.track_id, tf_world_head, self.template.place(tf_world_head, found.scale),
-            sigma, "registered", max(head.confidence, found.fitness),
+            head.track_id, tf_world_head, self.template.place(tf_world_head, scale), sigma,
+            method, confidence,
         )  # fmt: skip
+
+
+def plausible(head: Head, found: Registration) -> bool:
+    """Whether a registration may replace the body's head: the gates."""
+    shift = np.linalg.norm(found.translation - head.tf_world_head[:3, 3])
+    turn = np.rad2deg(angle_between(head.tf_world_head[:3, :3], found.rotation))
+    return bool(
+        found.fitness >= MIN_FITNESS and found.area_m2 >= MIN_AREA_M2
+        and shift <= min(MAX_SHIFT_M, 0.04 + 4 * head.sigma_m) and turn <= MAX_ROTATION_DEG
+    )
+
+
+def prior_covariance(sigma_m: float) -> np.ndarray:
+    """Covariance (6, 6) of a head that is known to ``sigma_m`` before registration."""
+    place = max(sigma_m, PRIOR_FLOOR_M)
+    turn = np.clip(place / PRIOR_ARM_M, *np.deg2rad(PRIOR_DEG))
+    return np.diag([place**2] * 3 + [turn**2] * 3)
+
+
+def head_scale(head: Head, template: HeadTemplate) -> float:
+    """Size of a head over the template's, from its vertices."""
+    across = np.linalg.norm(head.vertices[0] - head.vertices[-1])
+    return float(across / np.linalg.norm(template.vertices[0] - template.vertices[-1]))
 
 
 @dataclass
@@ -163,64 +235,72 @@ class _State:
     log_scale: np.ndarray
     cap: np.ndarray
 
+    def pick(self, k: int) -> _State:
+        """One of the candidates, as a batch of one."""
+        one = slice(k, k + 1)
+        return _State(
+            self.rotation[one], self.translation[one], self.log_scale[one], self.cap[one]
+        )
+
 
 class _Problem:
     """Least squares of one head on its evidence."""
 
-    def __init__(self, field, evidence: Evidence, head: Head, template: HeadTemplate):
-        self.field, self.evidence = field, evidence
+    def __init__(self, field, evidence: Evidence, head: Head, template, expected):
+        self.field, self.evidence, self.expected = field, evidence, expected
         self.rotation = head.tf_world_head[:3, :3]
         self.center = head.tf_world_head[:3, 3]
-        spread = head.vertices.max(axis=0) - head.vertices.min(axis=0)
-        placed = template.vertices @ self.rotation.T.astype(np.float32)
-        self.scale = float(
-            np.linalg.norm(spread) / np.linalg.norm(placed.max(axis=0) - placed.min(axis=0))
-        )
-        angle = np.clip(head.sigma_m / 0.08, np.deg2rad(8), np.deg2rad(25))
-        move = max(head.sigma_m, 0.02)
-        self.prior = np.array([move] * 3 + [angle] * 3 + [SCALE_SIGMA, CAP_M[1]]) ** -2.0
+        self.scale = head_scale(head, template)
+        prior = np.diag(prior_covariance(head.sigma_m))
+        self.prior = 1 / np.concatenate([prior, [SCALE_SIGMA**2, CAP_M[1] ** 2]])
 
     def solve(self) -> Registration:
-        state = self._starts()
-        for kernel in KERNEL_M:
-            cost, gradient, normal = self.linearize(state, kernel)
+        everything = self.evidence
+        self.evidence = everything.thinned(COARSE_POINTS)
+        state = self._descend(self._starts(), COARSE_KERNEL_M)
+        self.evidence = everything.thinned(FINE_POINTS)
+        cost, _, _ = self.linearize(state, FINE_KERNEL_M[0])
+        state = self._descend(state.pick(int(np.argmin(cost))), FINE_KERNEL_M)
+        _, _, normal = self.linearize(state, FINE_KERNEL_M[-1])
+        fitness, area = self._fitness(state)
+        return Registration(
+            state.rotation[0], state.translation[0],
+            float(self.scale * np.exp(state.log_scale[0])),
+            np.linalg.inv(normal[0])[:6, :6], fitness, area,
+        )  # fmt: skip
+
+    def _descend(self, state: _State, kernels: tuple) -> _State:
+        for kernel in kernels:
+            _, gradient, normal = self.linearize(state, kernel)
             step = -np.linalg.solve(normal, gradient[..., None])[..., 0]
             size = np.maximum(np.linalg.norm(step[:, :3], axis=1) / 0.04, 1)
             size = np.maximum(size, np.linalg.norm(step[:, 3:6], axis=1) / 0.3)
             state = self._retract(state, step / size[:, None])
-        cost, _, normal = self.linearize(state, KERNEL_M[-1])
-        best = int(np.argmin(cost))
-        fitness, area = self._fitness(state, best)
-        return Registration(
-            state.rotation[best], state.translation[best],
-            float(self.scale * np.exp(state.log_scale[best])),
-            np.linalg.inv(normal[best])[:6, :6], fitness, area,
-        )  # fmt: skip
+        return state
 
     def _starts(self) -> _State:
-        """The prediction, and the best places on a lattice around it for each of some yaws."""
-        evidence = self.evidence
-        keep = slice(None, None, max(1, len(evidence.points) // 200))
-        points, areas = evidence.points[keep], evidence.areas[keep]
+        """The prediction, the expectation if any, and the best places on a lattice of turns."""
+        few = self.evidence.thinned(START_POINTS)
         lattice = np.stack(np.meshgrid(*[LATTICE_M] * 3, indexing="ij"), -1).reshape(-1, 3)
-        rotations, shifts = [self.rotation], [np.zeros(3)]
-        for yaw in np.deg2rad(LATTICE_YAW_DEG):
+        rotations, places = [self.rotation], [self.center]
+        yaws = LATTICE_YAW_DEG
+        if self.expected is not None:
+            rotations.append(self.expected[0])
+            places.append(self.expected[1])
+            yaws = (0.0,)
+        for yaw in np.deg2rad(yaws):
             turned = exp_so3(np.array([0, 0, yaw])) @ self.rotation
-            local = (points - self.center) @ (turned / self.scale)
+            local = (few.points - self.center) @ (turned / self.scale)
             offsets = lattice @ (turned / self.scale)
             placed = (local[None] - offsets[:, None]).astype(np.float32)
-            distance, _, offset, weight, scalp = self.field(placed)
-            off = distance - offset - scalp * np.float32(CAP_M[0])
-            loss = np.where(weight > 0, np.clip(np.abs(off), 0, 0.04) ** 2, 0.04**2)
-            cost = (loss @ areas) / (0.01**2 * PATCH_M2)
+            cost = (self.field.excess(placed) @ few.areas) / (0.01**2 * PATCH_M2)
             cost += (lattice**2).sum(axis=1) * self.prior[0] + yaw**2 * self.prior[3]
             rotations.append(turned)
-            shifts.append(lattice[np.argmin(cost)])
+            places.append(self.center + lattice[np.argmin(cost)])
         count = len(rotations)
         return _State(
-            np.array(rotations), self.center + np.array(shifts), np.zeros(count),
-            np.full(count, CAP_M[0]),
-        )  # fmt: skip
+            np.array(rotations), np.array(places), np.zeros(count), np.full(count, CAP_M[0])
+        )
 
     @staticmethod
     def _retract(state: _State, step: np.ndarray) -> _State:
@@ -232,8 +312,7 @@ class _Problem:
 
     def linearize(self, state: _State, kernel: float) -> tuple:
         """Cost (K,), gradient (K, 8) and Gauss-Newton matrix (K, 8, 8)."""
-        cost, gradient, normal = self._surface_terms(state, kernel)
-        self._add_free_rays(state, kernel, cost, gradient, normal)
+        cost, gradient, normal = self._depth_terms(state, np.float32(kernel))
         turn = log_so3(state.rotation @ self.rotation.T)
         off = np.concatenate(
             [state.translation - self.center, turn, state.log_scale[:, None],
@@ -246,78 +325,76 @@ class _Problem:
         normal += np.swapaxes(slope, 1, 2) @ weighted
         return cost, gradient, normal
 
-    def _lookup(self, state: _State, points: np.ndarray):
-        """Field at points (K, N, 3) of the world; arms and gradients in the world."""
+    def _lookup(self, state: _State):
+        """Field at the surface points and at the free rays' points nearest to the head.
+
+        Distances (K, N + M) in metres; normals and arms from the head's origin in the world.
+        """
+        points = np.concatenate(
+            [np.broadcast_to(self.evidence.points, (len(state.cap), *self.evidence.points.shape)),
+             self._nearest(state)], axis=1)  # fmt: skip
         scale = (self.scale * np.exp(state.log_scale)).astype(np.float32)
         arms = points - state.translation[:, None].astype(np.float32)
         local = arms @ (state.rotation.astype(np.float32) / scale[:, None, None])
         distance, slope, offset, weight, scalp = self.field(local)
         scale = scale[:, None]
-        radial = distance - np.einsum("kni,kni->kn", slope, local)
+        radial = scale * (distance - np.einsum("kni,kni->kn", slope, local))
         normals = slope @ np.swapaxes(state.rotation, 1, 2).astype(np.float32)
-        return scale * distance, normals, arms, scale * radial, offset, weight, scalp
+        return scale * distance, normals, arms, radial, offset, weight, scalp
 
-    def _surface_terms(self, state: _State, kernel: float) -> tuple:
+    def _nearest(self, state: _State) -> np.ndarray:
+        """Seen-through points of the rays that are nearest to the head, shape (K, M, 3)."""
         evidence = self.evidence
-        distance, normals, arms, radial, offset, weight, scalp = self._lookup(
-            state, evidence.points
-        )
-        off = distance - offset - scalp * state.cap[:, None].astype(np.float32)
-        facing = np.einsum("kni,ni->kn", normals, evidence.views)
-        visible = np.clip(0.5 - 2 * facing, 0, 1)
-        share = visible * evidence.areas / np.float32(PATCH_M2)
-        terms = self._accumulate(off, normals, arms, radial, -scalp, share, weight, kernel)
-        # A point far off is worth nothing, as one that is not on the head; one near is a gain.
-        terms[0][:] -= (share * weight**2).sum(axis=1) * kernel**2
-        return terms
-
-    def _add_free_rays(self, state: _State, kernel, cost, gradient, normal) -> None:
-        evidence = self.evidence
-        if not len(evidence.reach):
-            return
         to_center = state.translation[:, None].astype(np.float32) - evidence.origins
         along = np.einsum("kni,ni->kn", to_center, evidence.directions)
         along = np.minimum(along, evidence.reach - np.float32(0.02))
-        nearest = evidence.origins + along[..., None] * evidence.directions
-        distance, normals, arms, radial, _, weight, scalp = self._lookup(state, nearest)
-        off = np.minimum(distance + np.float32(0.003), 0)
-        share = (off < 0) * (weight > 0) * evidence.ray_areas / np.float32(PATCH_M2)
-        weight = np.full_like(off, 1 / FREE_SIGMA_M)
-        terms = self._accumulate(off, normals, arms, radial, 0 * scalp, share, weight, 0.03)
-        cost += terms[0]
-        gradient += terms[1]
-        normal += terms[2]
+        return evidence.origins + along[..., None] * evidence.directions
 
-    @staticmethod
-    def _accumulate(off, normals, arms, radial, by_cap, share, weight, kernel) -> tuple:
-        """Robust (Geman-McClure) normal equations; cost is bounded by the kernel."""
-        robust = 1 / (1 + (off / np.float32(kernel)) ** 2) ** 2
-        strength = share * weight**2 * robust
-        cost = share * weight**2 * off**2 * np.sqrt(robust)
-        jacobian = np.concatenate(
-            [-normals, -np.cross(arms, normals), radial[..., None], by_cap[..., None]], axis=-1
-        )
-        weighted = jacobian * strength[..., None]
+    def _residuals(self, state: _State):
+        """Distances from what is expected, their derivatives, shares and weights."""
+        evidence, count = self.evidence, len(self.evidence.points)
+        off, normals, arms, radial, offset, weight, scalp = self._lookup(state)
+        jacobian = np.empty((*off.shape, 8), dtype=np.float32)
+        np.negative(normals, out=jacobian[..., :3])
+        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+            jacobian[..., 3 + i] = normals[..., j] * arms[..., k] - normals[..., k] * arms[..., j]
+        jacobian[..., 6] = radial
+        np.negative(scalp, out=jacobian[..., 7])
+        surface, free = slice(None, count), slice(count, None)
+        off[:, surface] -= (offset + scalp * state.cap[:, None].astype(np.float32))[:, surface]
+        facing = np.einsum("kni,ni->kn", normals[:, surface], evidence.views)
+        # A ray that was seen through must not be inside the head; outside it says nothing.
+        off[:, free] = np.minimum(off[:, free] + np.float32(0.003), 0)
+        jacobian[:, free, 7] = 0
+        known = (weight > 0) * np.float32(1 / PATCH_M2)
+        share = known * np.concatenate([evidence.areas, evidence.ray_areas])
+        share[:, surface] *= np.clip(0.5 - 2 * facing, 0, 1)
+        weight[:, free] = 1 / FREE_SIGMA_M
+        return off, jacobian, share, weight
+
+    def _depth_terms(self, state: _State, kernel: np.float32) -> tuple:
+        """Robust (Geman-McClure) normal equations of the depth pixels.
+
+        A surface point far off costs nothing, as one that is not on the head; one near is a gain.
+        """
+        off, jacobian, share, weight = self._residuals(state)
+        count = len(self.evidence.points)
+        width = np.full(off.shape[1], FREE_KERNEL_M, dtype=np.float32)
+        width[:count] = kernel
+        root = 1 / (1 + (off / width) ** 2)
+        information = share * weight**2
+        cost = information * off**2 * root
+        cost[:, :count] -= information[:, :count] * kernel**2
+        weighted = jacobian * (information * root**2)[..., None]
         gradient = np.einsum("kni,kn->ki", weighted, off).astype(np.float64)
         normal = (np.swapaxes(weighted, 1, 2) @ jacobian).astype(np.float64)
         return cost.sum(axis=1).astype(np.float64), gradient, normal
 
-    def _fitness(self, state: _State, best: int) -> tuple[float, float]:
+    def _fitness(self, state: _State) -> tuple[float, float]:
         """Share of the evidence on the head that agrees, and the agreeing area."""
-        one = _State(*(getattr(state, name)[best : best + 1] for name in
-                       ("rotation", "translation", "log_scale", "cap")))  # fmt: skip
-        evidence = self.evidence
-        distance, normals, _, _, offset, weight, scalp = self._lookup(one, evidence.points)
-        off = (distance - offset - scalp * one.cap[:, None])[0]
-        facing = np.einsum("ni,ni->n", normals[0], evidence.views) < 0
-        agree = (np.abs(off) < 0.012) & (weight[0] > 0) & facing
-        inside = (off < -0.02) & (weight[0] > 0)
-        agreed = float(evidence.areas[agree].sum())
-        against = float(evidence.areas[inside].sum())
-        if len(evidence.reach):
-            to_center = one.translation.astype(np.float32) - evidence.origins
-            along = np.einsum("ni,ni->n", to_center, evidence.directions)
-            nearest = evidence.origins + along[:, None] * evidence.directions
-            deep, _, _, _, _, known, _ = self._lookup(one, nearest[None])
-            against += float(evidence.ray_areas[(deep[0] < -0.015) & (known[0] > 0)].sum())
-        return agreed / max(agreed + against, 1e-9), agreed
+        off, _, share, _ = self._residuals(state)
+        count = len(self.evidence.points)
+        surface, area = off[0, :count], share[0] * PATCH_M2
+        agreed = area[:count][np.abs(surface) < 0.012].sum()
+        against = area[:count][surface < -0.02].sum() + area[count:][off[0, count:] < -0.012].sum()
+        return float(agreed / max(agreed + against, 1e-9)), float(agreed)

@@ -49,7 +49,7 @@ def dress(model: BodyModel, cap_m: float, mask_m: float) -> np.ndarray:
     vertices = model.vertices.astype(np.float64)
     normals = vertex_normals(vertices, model.faces)
     ears = (model.keypoints[3] + model.keypoints[4]) / 2
-    x, y, z = (vertices - ears).T
+    x, _, z = (vertices - ears).T
     head = z > -0.125
     cap = head & (z > 0.055) | head & (z > 0.02) & (x < 0.02)
     mask = head & (z < -0.015) & (x > 0.03)
