@@ -1,0 +1,79 @@
+"""Contact sheet and video: that they exist, can be played, and show before beside after."""
+
+import argparse
+
+import cv2
+import numpy as np
+import pytest
+import tiny_recording as tiny
+
+from disguisor_ros.errors import UserError
+from disguisor_ros.eval import media
+
+
+@pytest.fixture(scope="module")
+def preview(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media, "SHEET_WIDTH", 320)
+        patch.setattr(media, "VIDEO_WIDTH", 160)
+        yield make_preview(tmp_path_factory)
+
+
+def make_preview(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("preview")
+    room = tiny.write_recording(folder / "room")
+
+    def change(image, faces, camera, index):
+        if (camera, index) == ("cam2", 5):
+            return None
+        return tiny.cover(image, faces, camera, index)
+
+    out = tiny.anonymize(room, folder / "out", change)
+    parser = argparse.ArgumentParser()
+    media.add_arguments(parser)
+    options = ["--bag", room, "--anonymized", out, "--out", folder / "pictures"]
+    assert media.main(parser.parse_args([str(o) for o in options])) == 0
+    return folder
+
+
+def test_contact_sheet_has_a_row_for_each_camera(preview):
+    sheet = cv2.imread(str(preview / "pictures" / "contact_sheet.png"))
+    height = media.SHEET_WIDTH * tiny.HEIGHT // tiny.WIDTH
+    assert sheet.shape == (2 * height, 2 * media.SHEET_WIDTH + 3 * (height // 2), 3)
+
+
+def test_contact_sheet_shows_faces_before_and_after(preview):
+    sheet = cv2.imread(str(preview / "pictures" / "contact_sheet.png"))
+    height = media.SHEET_WIDTH * tiny.HEIGHT // tiny.WIDTH
+    side, left = height // 2, 2 * media.SHEET_WIDTH
+    centre = slice(side // 2 - 10, side // 2 + 10)
+    before = sheet[centre, left + side // 2 - 10 : left + side // 2 + 10]
+    after = sheet[side : 2 * side][centre, left + side // 2 - 10 : left + side // 2 + 10]
+    assert before.min() > 100  # faces of the recording are bright
+    assert after.max() == 0  # and were filled with black
+
+
+def test_video_plays_with_one_frame_an_instant(preview):
+    video = cv2.VideoCapture(str(preview / "pictures" / "before_after.mp4"))
+    frames = []
+    while (read := video.read())[0]:
+        frames.append(read[1])
+    height = media.VIDEO_WIDTH * tiny.HEIGHT // tiny.WIDTH
+    assert len(frames) == tiny.FRAMES
+    assert frames[0].shape == (2 * height, 2 * media.VIDEO_WIDTH, 3)
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+
+
+def test_a_withheld_frame_is_shown_as_withheld(preview):
+    video = cv2.VideoCapture(str(preview / "pictures" / "before_after.mp4"))
+    frames = []
+    while (read := video.read())[0]:
+        frames.append(read[1])
+    height, width = frames[0].shape[0] // 2, media.VIDEO_WIDTH
+    shown, withheld = (np.median(frames[i][height:, width:]) for i in (4, 5))
+    assert shown > 45 and withheld < 40
+
+
+def test_a_folder_is_wanted(preview):
+    with pytest.raises(UserError, match="is a file"):
+        media.write_preview(preview / "room", preview / "out", preview / "room" / "metadata.yaml")
