@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from disguisor_ros.core.cameras import Camera, invert_rigid
+from disguisor_ros.core.types import COCO17
 from disguisor_ros.errors import UserError
 
 #: Axes of the OpenGL camera convention (x right, y up, z back) in the optical one.
@@ -23,11 +24,12 @@ _OPTICAL_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 #: z-up world <- y-up world.
 _ZUP_YUP = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 
-#: Joint names of MVOR's annotations that COCO-17 has too.
+#: Joint names of MVOR's annotations that COCO-17 has too, and their COCO-17 indices.
 MVOR_JOINTS = (
     "left_shoulder", "right_shoulder", "left_hip", "right_hip",
     "left_elbow", "right_elbow", "left_wrist", "right_wrist",
 )  # fmt: skip
+MVOR_COCO = [COCO17.index(joint) for joint in MVOR_JOINTS]
 
 
 @dataclass(frozen=True)
@@ -219,12 +221,11 @@ def _mvor_persons(data: dict, tf_world_first: np.ndarray) -> dict[str, list[np.n
     """Annotated persons of each instant: (8, 3) in the world, NaN where not annotated."""
     names = data["categories"][0]["keypoints"]
     columns = [names.index(joint) for joint in MVOR_JOINTS]
-    tf_first_camera = [_millimetres(m) for m in data["cameras_info"]["camParams"]["extrinsics"]]
     persons = defaultdict(list)
     for annotation in data["annotations3D"]:
         joints = np.reshape(annotation["keypoints3D"], (-1, 4))[columns]  # hands follow
-        tf_world_camera = tf_world_first @ tf_first_camera[annotation["ref_camera"]]
-        points = joints[:, :3] / 1000.0 @ tf_world_camera[:3, :3].T + tf_world_camera[:3, 3]
+        # In the first camera's frame whatever ref_camera is: only so do they meet the images.
+        points = joints[:, :3] / 1000.0 @ tf_world_first[:3, :3].T + tf_world_first[:3, 3]
         points[joints[:, 3] == 0] = np.nan
         persons[annotation["image_ids"]].append(points)
     return persons

@@ -1,0 +1,176 @@
+"""3D pose error on MVOR: three views of a hybrid operating room, one instant every 75 seconds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.optimize import linear_sum_assignment
+
+from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.pose3d import PoseEstimator
+from disguisor_ros.errors import UserError
+from disguisor_ros.eval.datasets import MVOR_COCO, MVOR_JOINTS, Mvor, load_mvor
+
+#: An annotated person counts as found when the shoulders are off by less, metres.
+_MATCH_M = 0.5
+
+#: A view's detector has found a person when the keypoints are off by less on average, metres
+#: at the person's distance.
+_DETECTED_M = 0.25
+
+_SHOULDERS = [MVOR_JOINTS.index("left_shoulder"), MVOR_JOINTS.index("right_shoulder")]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``disguisor benchmark mvor``."""
+    parser.add_argument("--data", type=Path, required=True, help="directory of the data set")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument(
+        "--detections",
+        default="openpose_kps.json",
+        help="file in DIR with the 2D detections (default: %(default)s)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the benchmark, print and write its figures."""
+    figures = evaluate(load_mvor(args.data, args.detections))
+    _print(figures)
+    if args.json is not None:
+        try:
+            args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{args.json}: cannot be written: {error}") from error
+    return 0
+
+
+def evaluate(mvor: Mvor) -> dict:
+    """Recall and mean per joint position error by the number of views that detected a person.
+
+    Returns
+    -------
+    dict
+        ``mpjpe_cm`` and ``recall_by_views`` ({"1", "2", "3"}), ``mpjpe_cm_multiview``, ``recall``
+        and ``recall_multiview`` (persons detected in one or more, and two or more views),
+        ``joint_cm`` (by joint, two or more views), counts. None where there was nobody.
+    """
+    estimator = PoseEstimator()
+    rows = []
+    for frame in track(mvor.frames, description="mvor", console=Console(stderr=True)):
+        persons = estimator(frame.keypoints, mvor.cameras, frame.stamp_ns)
+        estimated = np.array([person.joints for person in persons]).reshape(-1, 17, 3)
+        views = detected_views(frame.persons, frame.keypoints, mvor.cameras)
+        rows += _match(frame.persons, estimated[:, MVOR_COCO], views)
+    return _figures(rows)
+
+
+def detected_views(
+    persons: np.ndarray, keypoints: dict[str, np.ndarray], cameras: dict[str, Camera]
+) -> np.ndarray:
+    """In how many views the 2D detector found each annotated person.
+
+    Annotations and detections of a view are matched one to one by the mean distance of their
+    keypoints, at the person's depth.
+
+    Parameters
+    ----------
+    persons : ndarray, shape (A, 8, 3), metres, world
+    keypoints : dict of str to ndarray, shape (P, 17, 3)
+    cameras : dict of str to Camera
+
+    Returns
+    -------
+    ndarray, shape (A,), int
+    """
+    views = np.zeros(len(persons), dtype=int)
+    for name, detections in keypoints.items():
+        if not len(detections) or not len(persons):
+            continue
+        pixels, depth = cameras[name].project(persons)
+        metres = depth / cameras[name].matrix[0, 0]
+        found = detections[:, MVOR_COCO]
+        offset = np.linalg.norm(found[None, ..., :2] - pixels[:, None], axis=-1) * metres[:, None]
+        usable = (found[None, ..., 2] > 0) & np.isfinite(offset)
+        mean = np.where(usable, offset, 0.0).sum(-1) / np.maximum(usable.sum(-1), 1)
+        cost = np.where(usable.sum(-1) >= 3, np.minimum(mean, 1.0), 1.0)
+        matched = linear_sum_assignment(cost)
+        for person, detection in zip(*matched, strict=True):
+            views[person] += cost[person, detection] < _DETECTED_M
+    return views
+
+
+def _match(annotated: np.ndarray, estimated: np.ndarray, views: np.ndarray) -> list[tuple]:
+    """(views, errors in metres or None when not found) of each annotated person."""
+    if not len(annotated):
+        return []
+    rows = [(int(count), None) for count in views]
+    if not len(estimated):
+        return rows
+    error = np.linalg.norm(annotated[:, None] - estimated[None], axis=-1)
+    shoulders = np.nan_to_num(error[..., _SHOULDERS].mean(-1), nan=np.inf)
+    cost = np.minimum(shoulders, 10.0)
+    for person, k in zip(*linear_sum_assignment(cost), strict=True):
+        if shoulders[person, k] < _MATCH_M:
+            rows[person] = (int(views[person]), error[person, k])
+    return rows
+
+
+def _figures(rows: list[tuple]) -> dict:
+    by_views = defaultdict(list)
+    for views, error in rows:
+        by_views[views].append(error)
+
+    def recall(counts):
+        errors = [error for count in counts for error in by_views[count]]
+        return float(np.mean([e is not None for e in errors])) if errors else None
+
+    def mpjpe(counts):
+        errors = [error for count in counts for error in by_views[count] if error is not None]
+        return 100.0 * float(np.nanmean(errors)) if errors else None
+
+    several = [error for count in (2, 3) for error in by_views[count] if error is not None]
+    joints = 100.0 * np.nanmean(several, axis=0) if several else np.full(len(MVOR_JOINTS), np.nan)
+    return {
+        "mpjpe_cm": {str(count): mpjpe([count]) for count in (1, 2, 3)},
+        "mpjpe_cm_multiview": mpjpe([2, 3]),
+        "recall": recall([1, 2, 3]),
+        "recall_multiview": recall([2, 3]),
+        "recall_by_views": {str(count): recall([count]) for count in (1, 2, 3)},
+        "joint_cm": {
+            name: float(value) if np.isfinite(value) else None
+            for name, value in zip(MVOR_JOINTS, joints, strict=True)
+        },
+        "persons": {str(count): len(by_views[count]) for count in (0, 1, 2, 3)},
+    }
+
+
+def _print(figures: dict) -> None:
+    table = Table("views", "persons", "recall", "MPJPE cm")
+    for views in ("1", "2", "3"):
+        table.add_row(
+            views,
+            str(figures["persons"][views]),
+            _number(figures["recall_by_views"][views], 3),
+            _number(figures["mpjpe_cm"][views], 1),
+        )
+    table.add_row(
+        "2-3", "", _number(figures["recall_multiview"], 3), _number(figures["mpjpe_cm_multiview"], 1)
+    )
+    console = Console()
+    console.print(table)
+    console.print(f"recall of persons that one or more views detected: {_number(figures['recall'], 3)}")
+    joints = Table("joint (2-3 views)", "error cm")
+    for name, value in figures["joint_cm"].items():
+        joints.add_row(name.replace("_", " "), _number(value, 1))
+    console.print(joints)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
