@@ -131,7 +131,8 @@ def changed_pixels(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Pixels that differ in any channel, shape (H, W), bool."""
     if before.shape != after.shape:
         raise ValueError(f"before and after must be of one shape, got {before.shape}, {after.shape}")
-    return (before != after).any(axis=2)
+    different = before != after
+    return different[..., 0] | different[..., 1] | different[..., 2]  # much faster than any()
 
 
 def replaced_pixels(changed: np.ndarray) -> np.ndarray:
