@@ -26,6 +26,9 @@ MIN_SCORE = 0.05
 _NEUTRAL = 2.0
 _WORST = 4.0
 
+#: Price of a track's uncertainty, per factor e of its standard deviation.
+_VAGUE = 0.3
+
 #: Two detections of one view with a higher similarity are the same person.
 _DUPLICATE_OKS = 0.75
 
@@ -264,9 +267,10 @@ def track_affinity(
     sigma = np.sqrt(KEYPOINT_SIGMA_M**2 + sigma_m[None] ** 2 + (PIXEL_SIGMA * depth) ** 2)
     residual = np.where(depth > 0.1, np.sqrt(np.maximum(aside, 0.0)) / sigma, _WORST)
     weight = detections.score[:, None] * np.isfinite(joints).all(axis=-1)[None]
-    evidence = _agreement(np.where(weight > 0, residual, 0.0))
+    # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
+    evidence = _agreement(residual) - _VAGUE * np.log(sigma / KEYPOINT_SIGMA_M)
     total = weight.sum(axis=-1)
-    mean = (evidence * weight).sum(axis=-1) / np.maximum(total, 1e-9)
+    mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=-1) / np.maximum(total, 1e-9)
     return mean * np.minimum(1.0, total / 2.0)
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from disguisor_ros.core.association import Detections, gather_detections
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.multiview import Group, Scene
-from disguisor_ros.core.tracking import Track
+from disguisor_ros.core.tracking import Track, body_distance
 from disguisor_ros.core.triangulation import Prior, Triangulated
 from disguisor_ros.core.types import DepthView, Person3D
 
+#: A lost person is looked for this far around, metres, and that much further for each second.
+_REACH_M = 0.4
+_SPEED = 1.0
+_FAR_M = 1e3
+
+#: Bodies closer to each other are one.
+_SAME_BODY_M = 0.3
 
 #: Instants at which a person must have been seen to be predicted later.
 _CONFIRMED = 2
@@ -86,10 +94,11 @@ class PoseEstimator:
             depth or {},
         )
         groups, result = scene.people()
+        self._recognise(groups, result, stamp_ns)
         persons = [
             self._seen(group, result, k, detections, stamp_ns) for k, group in enumerate(groups)
         ]
-        return persons + self._unseen({person.track_id for person in persons}, stamp_ns)
+        return persons + self._unseen(persons, stamp_ns)
 
     def _expected(self, stamp_ns: int) -> Prior:
         predictions = [track.predict(stamp_ns) for track in self.tracks]
@@ -97,6 +106,22 @@ class PoseEstimator:
             np.array([joints for joints, _ in predictions]).reshape(-1, 17, 3),
             np.sqrt(np.array([variance for _, variance in predictions])).reshape(-1, 17),
         )
+
+    def _recognise(self, groups: list[Group], result: Triangulated, stamp_ns: int) -> None:
+        """Give people without a track that of one who was lost near by."""
+        fresh = [k for k, group in enumerate(groups) if group.track is None]
+        taken = {group.track for group in groups}
+        lost = [t for t in range(len(self.tracks)) if t not in taken]
+        if not fresh or not lost:
+            return
+        expected = self._expected(stamp_ns).joints
+        apart = body_distance(result.joints[fresh][:, None], expected[lost][None])
+        reach = np.array([self.tracks[t].missed_s(stamp_ns) for t in lost])
+        reach = np.minimum(_REACH_M + _SPEED * reach, 1.5)
+        cost = np.where(apart < reach, apart, _FAR_M)
+        for row, column in zip(*linear_sum_assignment(cost), strict=True):
+            if cost[row, column] < _FAR_M:
+                groups[fresh[row]].track = lost[column]
 
     def _seen(
         self, group: Group, result: Triangulated, k: int, detections: Detections, stamp_ns: int
@@ -127,16 +152,25 @@ class PoseEstimator:
             age=track.age,
         )
 
-    def _unseen(self, seen: set[int], stamp_ns: int) -> list[Person3D]:
-        """People who are not seen at this instant but were just now."""
-        persons = []
+    def _unseen(self, seen: list[Person3D], stamp_ns: int) -> list[Person3D]:
+        """People who are not seen at this instant but were just now.
+
+        Tracks that lie where somebody else is seen are dropped: they were that person.
+        """
+        ids = {person.track_id for person in seen}
+        bodies = np.array([person.joints for person in seen]).reshape(-1, 17, 3)
+        persons, kept = [], []
         for track in self.tracks:
-            if track.track_id in seen:
+            if track.track_id in ids:
+                kept.append(track)
                 continue
+            joints, variance = track.predict(stamp_ns)
+            if len(bodies) and body_distance(joints, bodies).min() < _SAME_BODY_M:
+                continue
+            kept.append(track)
             track.age += 1
             if track.hits < _CONFIRMED or track.missed_s(stamp_ns) > self.predict_s:
                 continue
-            joints, variance = track.predict(stamp_ns)
             persons.append(
                 Person3D(
                     track_id=track.track_id,
@@ -147,4 +181,5 @@ class PoseEstimator:
                     age=track.age,
                 )
             )
+        self.tracks = kept
         return persons

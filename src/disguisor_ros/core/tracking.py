@@ -16,6 +16,10 @@ _FADE_S = 0.4
 _HORIZON_S = 0.5
 
 
+#: Ears, shoulders and hips.
+_TRUNK = [3, 4, 5, 6, 11, 12]
+
+
 @dataclass
 class Track:
     """A person over time.
@@ -70,3 +74,15 @@ class Track:
             self.velocity_variance = np.clip(motion * (1.0 - gain), 0.05**2, 1.5**2)
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
         self.hits += 1
+
+
+def body_distance(joints_a: np.ndarray, joints_b: np.ndarray) -> np.ndarray:
+    """Distance of bodies: mean over ears, shoulders and hips, metres.
+
+    Parameters
+    ----------
+    joints_a, joints_b : ndarray, shape (..., 17, 3), metres, world
+        Broadcast against each other.
+    """
+    offset = joints_a[..., _TRUNK, :] - joints_b[..., _TRUNK, :]
+    return np.linalg.norm(offset, axis=-1).mean(axis=-1)

@@ -229,6 +229,8 @@ def solve(
     )
     pulled = np.einsum("pvjab,vb->pvja", across, observations.centers)
     lonely = (observations.score > 0).sum(axis=1) < 2
+    if prior is not None:  # who was seen to lie or sit is not drawn upright
+        lonely &= ~np.isfinite(prior.joints).all(-1)
     for _ in range(iterations):
         factor = _ray_factor(observations, joints)
         blocks = np.einsum("pvj,pvjab->pjab", factor, across)
