@@ -164,8 +164,8 @@ def fill_region(mask: np.ndarray, region: Region) -> None:
 def region_boxes(changed: np.ndarray, regions: list[Region]) -> np.ndarray:
     """Boxes in which an image claims that a face was replaced.
 
-    A declared region gives its own box when it claims a face (:data:`MIN_CLAIM`) and at least
-    half of its pixels changed, else nothing. Changed pixels that no region declares give one box for each connected component of at least
+    A declared region gives its own box when it claims a face (:data:`MIN_CLAIM`) and at least a
+    quarter of its pixels changed (an outline may span occluders), else nothing. Changed pixels that no region declares give one box for each connected component of at least
     :data:`MIN_PIXELS` pixels.
 
     Parameters
@@ -184,7 +184,7 @@ def region_boxes(changed: np.ndarray, regions: list[Region]) -> np.ndarray:
         fill_region(mask, region)
         inside = mask.astype(bool)
         claims = region.confidence >= MIN_CLAIM
-        if claims and inside.any() and changed[inside].mean() >= 0.5:
+        if claims and inside.any() and changed[inside].mean() >= 0.25:
             boxes.append(np.asarray(region.box, dtype=np.float64))
         undeclared[inside] = 0
     if undeclared.any():
