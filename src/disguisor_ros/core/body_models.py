@@ -287,6 +287,11 @@ def _smplx_size(path: Path) -> tuple[int, int]:
                 return stored["weights"].shape
         with open(path, "rb") as file:
             return np.asarray(pickle.load(file, encoding="latin1")["weights"]).shape
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"body model {path}: needs {error.name} to be read; convert it once with smplx's"
+            " tools/clean_ch.py"
+        ) from error
     except Exception as error:
         raise ValueError(f"body model {path}: not a SMPL, SMPL-H or SMPL-X file") from error
 

@@ -34,6 +34,9 @@ YAW_LIMIT_SIGMA_DEG = 6.0
 WALK_M = 0.25
 WALK_DEG = 60.0
 
+#: Keypoints of one detection err together: as many count as one.
+CORRELATED_KEYPOINTS = 4.0
+
 #: No pose is known better than this: detectors err alike from frame to frame.
 FLOOR_M = 0.012
 FLOOR_DEG = 6.0
@@ -137,7 +140,7 @@ class HeadSolver:
             problem, rotation, neck[rows, 0] - base
         )
         best = np.argmin(cost.reshape(-1, starts), axis=1) + np.arange(len(persons)) * starts
-        covariance = np.linalg.inv(normal[best])
+        covariance = CORRELATED_KEYPOINTS * np.linalg.inv(normal[best])
         observed = seen.weight[:, :, HEAD].sum(axis=(1, 2))
         return [
             self._state(person, rotation[i], translation[i], covariance[b], scale[b],
