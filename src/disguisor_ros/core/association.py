@@ -14,6 +14,7 @@ from disguisor_ros.core.skeleton import (
     BONE_LENGTH_M,
     BONE_SIGMA_M,
     KEYPOINT_SIGMA_M,
+    MIRROR,
 )
 
 #: Noise of a keypoint in the image, radians (5 pixels at a focal length of 1000).
@@ -25,6 +26,9 @@ MIN_SCORE = 0.05
 #: Residuals in standard deviations at which agreement turns to disagreement.
 _NEUTRAL = 2.0
 _WORST = 4.0
+
+#: Price of the assumption that a detector has confused left and right.
+_MIRRORED = 0.2
 
 #: Price of a track's uncertainty, per factor e of its standard deviation.
 _VAGUE = 0.3
@@ -175,8 +179,8 @@ class RayPairs:
 
     Parameters
     ----------
-    first, second : ndarray, shape (K,)
-        Detections; the view of the first is the lower one.
+    first, second : ndarray, shape (K,), int
+        Detections.
     points : ndarray, shape (K, 17, 3), metres, world
         Midpoints of the closest approach.
     weight : ndarray, shape (K, 17)
@@ -195,12 +199,25 @@ class RayPairs:
     sin_angle: np.ndarray
 
 
-def ray_pairs(detections: Detections) -> RayPairs:
-    """Closest points of the rays of all pairs of detections of different views."""
+def ray_pairs(
+    detections: Detections, first: np.ndarray, second: np.ndarray, mirrored: bool = False
+) -> RayPairs:
+    """Closest points of the rays of pairs of detections.
+
+    Parameters
+    ----------
+    detections : Detections
+    first, second : ndarray, shape (K,), int
+        Detections of different views.
+    mirrored : bool
+        Whether left and right of the second are exchanged.
+    """
     view = detections.view
-    first, second = np.nonzero(view[:, None] < view[None])
     baseline = detections.centers[view[first]] - detections.centers[view[second]]
     a, b = detections.rays[first], detections.rays[second]
+    score_b = detections.score[second]
+    if mirrored:
+        b, score_b = b[:, MIRROR], score_b[:, MIRROR]
     cosine = np.einsum("kjc,kjc->kj", a, b)
     along_a = np.einsum("kjc,kc->kj", a, baseline)
     along_b = np.einsum("kjc,kc->kj", b, baseline)
@@ -214,12 +231,40 @@ def ray_pairs(detections: Detections) -> RayPairs:
     return RayPairs(
         first, second,
         0.5 * (closest_a + closest_b),
-        np.sqrt(detections.score[first] * detections.score[second]),
+        np.sqrt(detections.score[first] * score_b),
         np.sqrt(np.einsum("kjc,kjc->kj", gap, gap)),
         np.sqrt(variance),
         np.stack([depth_a, depth_b]),
         np.sqrt(sin2),
     )  # fmt: skip
+
+
+def affinities(
+    detections: Detections, floor_z_m: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Affinities of all pairs of detections, as they are and with left and right exchanged.
+
+    Seen from behind or above, detectors confuse left and right of whole bodies. That is tried only
+    for pairs that do not fit as they are, and are not far apart either.
+
+    Returns
+    -------
+    straight, mirrored : ndarray, shape (N, N), symmetric
+        0 within a view; ``mirrored`` is the worst there is where it was not tried.
+    """
+    count = len(detections)
+    straight, mirrored = np.zeros((count, count)), np.full((count, count), -_WORST)
+    first, second = np.nonzero(detections.view[:, None] < detections.view[None])
+    pairs = ray_pairs(detections, first, second)
+    straight[first, second] = straight[second, first] = pair_affinity(pairs, floor_z_m)
+    apart = np.sort(pairs.distance_m / pairs.sigma_m, axis=1)[:, 4]
+    doubtful = (straight[first, second] < 0.4) & (apart < _WORST)
+    if doubtful.any():
+        first, second = first[doubtful], second[doubtful]
+        pairs = ray_pairs(detections, first, second, mirrored=True)
+        value = pair_affinity(pairs, floor_z_m) - _MIRRORED
+        mirrored[first, second] = mirrored[second, first] = value
+    return straight, mirrored
 
 
 def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
@@ -319,6 +364,30 @@ def cluster(view: np.ndarray, affinity: np.ndarray, rounds: int = 4) -> np.ndarr
         if _same_partition(before, label):
             break
     return np.unique(label, return_inverse=True)[1]
+
+
+def mirrored_members(straight: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """Which of M detections of one person have left and right confused, shape (M,), bool.
+
+    Turns one detection after the other while that raises the sum of affinities; the fewer are
+    taken to be wrong.
+
+    Parameters
+    ----------
+    straight, mirrored : ndarray, shape (M, M)
+        See :func:`affinities`.
+    """
+    gain = mirrored - straight
+    np.fill_diagonal(gain, 0.0)
+    turned = np.zeros(len(straight), dtype=bool)
+    for _ in range(len(straight)):
+        same = np.where(turned[:, None] == turned[None], gain, -gain)
+        change = same.sum(axis=1)
+        best = int(change.argmax())
+        if change[best] <= 1e-9:
+            break
+        turned[best] = ~turned[best]
+    return ~turned if 2 * turned.sum() > len(turned) else turned
 
 
 def _agglomerate(affinity: np.ndarray, conflict: np.ndarray) -> np.ndarray:

@@ -8,15 +8,16 @@ import numpy as np
 
 from disguisor_ros.core.association import (
     Detections,
+    affinities,
     cluster,
     extent_area,
-    pair_affinity,
-    ray_pairs,
+    mirrored_members,
     similarity,
     track_affinity,
 )
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.placement import place, torso_distance
+from disguisor_ros.core.skeleton import MIRROR
 from disguisor_ros.core.triangulation import (
     Observations,
     Prior,
@@ -45,10 +46,13 @@ class Group:
         View -> detection.
     track : int or None
         Index of the track that predicted the person.
+    mirrored : set of int
+        Views that have confused left and right.
     """
 
     detections: dict[int, int] = field(default_factory=dict)
     track: int | None = None
+    mirrored: set[int] = field(default_factory=set)
 
 
 class Scene:
@@ -93,13 +97,13 @@ class Scene:
         detections = self.detections
         count, tracks = len(detections), len(self.expected.joints)
         affinity = np.zeros((count + tracks, count + tracks))
-        pairs = ray_pairs(detections)
-        affinity[pairs.first, pairs.second] = pair_affinity(pairs, self.floor_z_m)
+        straight, mirrored = affinities(detections, self.floor_z_m)
+        affinity[:count, :count] = np.maximum(straight, mirrored)
         if tracks:
             affinity[:count, count:] = track_affinity(
                 detections, self.expected.joints, self.expected.sigma_m
             )
-        affinity += affinity.T
+            affinity[count:, :count] = affinity[:count, count:].T
         view = np.concatenate([detections.view, np.full(tracks, len(detections.names))])
         label = cluster(view, affinity)
         groups = [Group() for _ in range(label.max(initial=-1) + 1)]
@@ -108,6 +112,11 @@ class Scene:
                 groups[person].detections[int(view[node])] = node
             else:
                 groups[person].track = node - count
+        for group in groups:
+            if len(group.detections) > 1:
+                members = np.ix_(*2 * [list(group.detections.values())])
+                turned = mirrored_members(straight[members], mirrored[members])
+                group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
         return groups
 
     def _verified(self, groups: list[Group]) -> tuple[list[Group], list[int]]:
@@ -189,7 +198,9 @@ class Scene:
         score = np.zeros((len(groups), views, 17))
         for k, group in enumerate(groups):
             for view, d in group.detections.items():
-                rays[k, view], score[k, view] = detections.rays[d], detections.score[d]
+                order = MIRROR if view in group.mirrored else slice(None)
+                rays[k, view] = detections.rays[d, order]
+                score[k, view] = detections.score[d, order]
         return Observations(detections.centers, rays, score)
 
     def _prior(self, groups: list[Group]) -> Prior:
