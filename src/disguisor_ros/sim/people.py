@@ -111,6 +111,10 @@ class Person:
         Triangles that belong to the face, what is worn on it included.
     coords : ndarray, shape (V, 3), metres
         Texture coordinates: place on the template, relative to the middle of its head.
+    face_vertices : ndarray, shape (n,)
+        Vertices of the face region.
+    outline : ndarray, shape (m, 3)
+        Coarse triangles of the face region, indices into ``face_vertices``.
     occlusion : ndarray, shape (V,)
         Share of the sky that the body itself leaves open at rest.
     """
@@ -144,6 +148,10 @@ class Person:
         self.projection, self.face_region = columns[2].astype(np.int8), columns[3]
         self.normals = mesh.vertex_normals(self.rest, self.faces).astype(np.float32)
         self.occlusion = _self_occlusion(self.rest, self.normals, self.faces)
+        region = self.faces[self.face_region]
+        self.face_vertices = np.unique(region)
+        thin = mesh.cluster(self.rest, region, 0.012)
+        self.outline = np.searchsorted(self.face_vertices, thin)
         del self._rest, self._weights, self._coords, self._parts
         return self
 
@@ -378,7 +386,7 @@ class Wardrobe:
         weights = np.zeros((len(vertices), len(BONES)))
         weights[:, BONES.index("head")] = 1
         dark = self.textures.add(np.full((4, 4, 3), 0.01), 64.0)
-        face = np.ones(len(vertices), dtype=bool)
+        face = vertices[:, 0] > eyes[:, 0].mean() - 0.01
         person.add(vertices, triangles, weights, vertices, dark, CLOTH, face)
 
 

@@ -64,6 +64,10 @@ class View:
         Distance along the optical axis per distance along the ray.
     range_m : ndarray, shape (height, width), float32
         Distance along the ray to the empty room.
+    signal : ndarray, shape (height, width)
+        Share of a depth camera's light that comes back from the empty room.
+    color : ndarray, shape (height, width, 3), float32
+        Linear light of the empty room.
     """
 
     def __init__(self, camera: Camera):
@@ -73,9 +77,7 @@ class View:
         origin = np.broadcast_to(camera.center, directions.shape)
         self.rays = np.concatenate([origin, directions], axis=-1).astype(np.float32)
         self.axial = (directions @ camera.tf_camera_world[2, :3]).astype(np.float32)
-        self.range_m = None
-        self.color = None
-        self.gloss = None
+        self.range_m = self.color = self.gloss = self.signal = None
 
 
 @dataclass
@@ -131,8 +133,9 @@ class Renderer:
     def __init__(self, room: Room, people: list[Person], textures: TextureSet, eyes: np.ndarray):
         self.room, self.people, self.textures, self.eyes = room, people, textures, eyes
         self._static = _scene(room.vertices, room.faces)
-        start = np.cumsum([0] + [len(p.rest) for p in people])
-        self.faces = np.concatenate([p.faces + s for p, s in zip(people, start)])
+        first = np.cumsum([0] + [len(p.rest) for p in people])
+        self.start = {p.id: int(s) for p, s in zip(people, first)}
+        self.faces = np.concatenate([p.faces + s for p, s in zip(people, first)])
         self.material = np.concatenate([p.material for p in people]).astype(np.int64)
         self.projection = np.concatenate([p.projection for p in people])
         self.coords = np.concatenate([p.coords for p in people])
@@ -157,6 +160,10 @@ class Renderer:
         view.range_m = np.where(missed, _FAR, t).astype(np.float32)
         triangle[missed] = 0
         view.gloss = self.room.gloss[triangle].astype(np.float32)
+        a, b, c = (self.room.vertices[self.room.faces[triangle][..., k]] for k in range(3))
+        cosine = _cosine(np.cross(b - a, c - a), view.rays[..., 3:])
+        dull = 1 - 0.8 * np.clip(view.gloss, 0, 1)
+        view.signal = self.textures.brightness[self.room.material[triangle]] * cosine * dull
         if color:
             view.color = self._paint_room(view, triangle, bary)
 
@@ -186,6 +193,14 @@ class Renderer:
         for k, lamp in enumerate(self.room.lamps):
             light += self._lamp(lamp, points, normals, (self._static, crowd.scene), k)
         return albedo * light
+
+    def signal(self, view: View, crowd: Crowd, seen: Seen) -> np.ndarray:
+        """Share of a depth camera's light that comes back from people's pixels, shape (N,)."""
+        corners = self.faces[seen.triangle]
+        normals = crowd.normals[corners].mean(axis=1)
+        cosine = _cosine(normals, view.rays.reshape(-1, 6)[seen.index, 3:])
+        # Cloth and skin are brighter in the near infrared than to the eye.
+        return np.sqrt(self.textures.brightness[self.material[seen.triangle]]) * cosine
 
     def _candidates(self, view: View, crowd: Crowd) -> np.ndarray:
         """Pixels near a projected vertex, shape (height, width), bool."""
@@ -287,6 +302,12 @@ def _towards(normals, directions) -> np.ndarray:
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     away = np.einsum("nc,nc->n", normals, directions) > 0
     return np.where(away[:, None], -normals, normals).astype(np.float32)
+
+
+def _cosine(normals, directions) -> np.ndarray:
+    """Absolute cosine between normals of any length and unit directions, shape (...)."""
+    dot = np.einsum("...c,...c->...", normals, directions)
+    return np.abs(dot) / np.maximum(np.linalg.norm(normals, axis=-1), 1e-12)
 
 
 def _sky(normals, ceiling) -> np.ndarray:

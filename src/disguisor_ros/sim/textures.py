@@ -11,7 +11,8 @@ _LEVELS = 4
 class TextureSet:
     """Textures with their mip levels in one flat array, so that all pixels are sampled at once.
 
-    Texture coordinates are metres on the surface; textures repeat.
+    Texture coordinates are metres on the surface; textures repeat. ``brightness`` holds the mean
+    of each texture once frozen.
     """
 
     def __init__(self):
@@ -41,6 +42,10 @@ class TextureSet:
         """Join what was added; call before :meth:`sample`."""
         self._flat = np.concatenate(self._pixels)
         self._table = np.array(self._rows, dtype=np.float64)
+        starts = [rows[-1] for rows in self._rows]
+        self.brightness = np.array(
+            [self._flat[int(o) : int(o + w * h)].mean() for o, w, h, _ in starts], dtype=np.float32
+        )
 
     def sample(self, number: np.ndarray, uv_m: np.ndarray, footprint_m: np.ndarray) -> np.ndarray:
         """Colours of pixels, bilinear in the mip level that fits.

@@ -1,0 +1,393 @@
+"""Write a simulated recording: the bag as the drivers would fill it, and the truth beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from disguisor_ros.bridge.bags import BagWriter, typestore
+from disguisor_ros.core.cameras import Camera, invert_rigid
+from disguisor_ros.errors import UserError
+from disguisor_ros.sim import scenario as scenarios
+from disguisor_ros.sim.detections import Detector, visible_joints
+from disguisor_ros.sim.people import Wardrobe
+from disguisor_ros.sim.render import Renderer, View
+from disguisor_ros.sim.room import build_room
+from disguisor_ros.sim.sensors import ColorSensor, DepthSensor
+from disguisor_ros.sim.textures import TextureSet
+from disguisor_ros.sim.truth import BAG_ID_TOPIC, truth_folder, write_mask, write_truth
+
+#: Stamp of the first instant: the same in every recording, so that bytes repeat.
+START_NS = 1_700_000_000_000_000_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to record.
+
+    Parameters
+    ----------
+    scenario : str
+    seconds, fps : float
+    cameras : int
+    width, height : int
+        Colour images, pixels.
+    seed : int
+    jpeg : int
+        Quality of compressed colour, 0 for raw images.
+    drop : float
+        Chance that a camera loses a frame.
+    calibration_error : tuple of float
+        Standard deviation of the published camera poses: millimetres, milliradians.
+    """
+
+    scenario: str
+    seconds: float
+    fps: float
+    cameras: int
+    width: int
+    height: int
+    seed: int
+    jpeg: int = 0
+    drop: float = 0.0
+    calibration_error: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def frames(self) -> int:
+        """Number of instants."""
+        return max(int(round(self.seconds * self.fps)), 1)
+
+    @property
+    def bag_id(self) -> str:
+        """Hex string that says which settings made the recording."""
+        text = json.dumps(self.__dict__, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Studio:
+    """The scene of a recording, ready to take frames."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.scenario = scenarios.SCENARIOS[settings.scenario]
+        textures = TextureSet()
+        wardrobe = Wardrobe(textures)
+        room = build_room(textures, self.rng(1), self.scenario.hard, self.scenario.screen)
+        looks = scenarios.looks(self.scenario, self.rng(2))
+        self.people = [wardrobe.dress(k + 1, look, self.rng(3, k)) for k, look in enumerate(looks)]
+        textures.freeze()
+        self.motion = scenarios.choreography(self.scenario, settings.seconds, self.rng(4))
+        self.cameras = scenarios.cameras(
+            settings.cameras, settings.width, settings.height, self.rng(5)
+        )
+        self.renderer = Renderer(room, self.people, textures, wardrobe.eyes)
+
+    def rng(self, *stream: int) -> np.random.Generator:
+        """Random numbers of one stream of the seed."""
+        return np.random.default_rng([self.settings.seed, *stream])
+
+    def transforms(self, time_s: float) -> list[np.ndarray]:
+        """Skinning transforms of everybody at an instant."""
+        out = []
+        for k, person in enumerate(self.people):
+            if k < self.scenario.staff:
+                shoulder = float(person.body.joints[5, 2] - person.rest[:, 2].min())
+                pose = self.motion.pose(
+                    k, time_s, person.hip_height, person.ankle_height, shoulder
+                )
+            else:
+                pose = scenarios.patient_pose(time_s)
+            out.append(person.transforms(pose))
+        return out
+
+
+class CameraRecorder:
+    """Takes the frames of one device."""
+
+    def __init__(self, name: str, studio: Studio, number: int):
+        self.name, self.studio = name, studio
+        pair = studio.cameras[name]
+        self.color, self.depth = View(pair.color), View(pair.depth)
+        studio.renderer.prepare(self.color, color=True)
+        studio.renderer.prepare(self.depth, color=False)
+        rng = studio.rng(6, number)
+        self.color_sensor = ColorSensor(self.color.color, rng, float(rng.uniform(0.85, 1.15)))
+        self.depth_sensor = DepthSensor(rng, self.depth.range_m.shape)
+        self.detector = Detector(studio.rng(7, number))
+        self.offset_s = float(rng.uniform(-0.004, 0.004))
+        self.rng = studio.rng(8, number)
+
+    def take(self, crowd, transforms) -> dict:
+        """Colour, depth, keypoints, face labels and truth of the faces at an instant."""
+        renderer, people = self.studio.renderer, self.studio.people
+        seen = renderer.look(self.color, crowd)
+        picture = self.color_sensor.expose(
+            seen.index, renderer.shade(self.color, crowd, seen), self.rng
+        )
+        range_m = self.color.range_m.copy()
+        owner = np.zeros(range_m.shape, dtype=np.uint8)
+        labels = np.zeros(range_m.shape, dtype=np.uint8)
+        range_m.ravel()[seen.index] = seen.range_m
+        owner.ravel()[seen.index] = renderer.person[seen.triangle]
+        labels.ravel()[seen.index] = renderer.face_label[seen.triangle]
+        visible, faces = [], []
+        for person, tf in zip(people, transforms):
+            joints = person.joints(tf)
+            visible.append(visible_joints(person.id, joints, self.color.camera, range_m, owner))
+            faces.append(self._face(person, tf, crowd, labels))
+        keypoints = self.detector(visible, *labels.shape[::-1])
+        return {
+            "color": picture, "depth": self._depth(crowd), "keypoints": keypoints,
+            "labels": labels, "faces": [f for f in faces if f is not None],
+        }  # fmt: skip
+
+    def _depth(self, crowd) -> np.ndarray:
+        view, renderer = self.depth, self.studio.renderer
+        seen = renderer.look(view, crowd)
+        range_m = view.range_m.copy()
+        range_m.ravel()[seen.index] = seen.range_m
+        signal = view.signal.copy()
+        signal.ravel()[seen.index] = renderer.signal(view, crowd, seen)
+        return self.depth_sensor.measure(range_m * view.axial, signal, self.rng)
+
+    def _face(self, person, tf, crowd, labels) -> dict | None:
+        """Truth of one face in this view, or None where it is wholly outside the image."""
+        camera = self.color.camera
+        start = self.studio.renderer.start[person.id]
+        pixels, depth = camera.project(crowd.vertices[start + person.face_vertices])
+        if (depth < 0.1).any():
+            return None
+        x0, y0 = np.floor(pixels.min(axis=0)).astype(int)
+        x1, y1 = np.ceil(pixels.max(axis=0)).astype(int) + 1
+        x0, y0 = max(x0, 0), max(y0, 0)
+        x1, y1 = min(x1, camera.width), min(y1, camera.height)
+        if x1 <= x0 or y1 <= y0:
+            return None
+        whole = np.zeros((y1 - y0, x1 - x0), dtype=np.uint8)
+        for corners in (pixels - [x0, y0])[person.outline].round().astype(np.int32):
+            cv2.fillConvexPoly(whole, corners, 1)
+        mine = labels[y0:y1, x0:x1] == person.id
+        rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
+        count = int(mine.sum())
+        box = [0, 0, 0, 0]
+        if count:
+            box = [int(x0 + columns[0]), int(y0 + rows[0]),
+                   int(np.ptp(columns) + 1), int(np.ptp(rows) + 1)]  # fmt: skip
+        head = person.head_pose(tf)
+        towards = camera.center - head[:3, 3]
+        cosine = head[:3, 0] @ towards / np.linalg.norm(towards)
+        return {
+            "person": person.id, "box": box,
+            "box_full": [int(x0), int(y0), int(x1 - x0), int(y1 - y0)],
+            "visible_pixels": count,
+            "visibility": round(min(count / max(int((whole | mine).sum()), 1), 1.0), 4),
+            "yaw_deg": round(float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), 1),
+        }  # fmt: skip
+
+
+def record(settings: Settings, out: Path, progress=None) -> None:
+    """Simulate a recording into the bag ``out`` and its truth into ``out.truth``.
+
+    Parameters
+    ----------
+    settings : Settings
+    out : path
+        Must not exist, or be an empty folder.
+    progress : callable, optional
+        Called with a description, the steps done and the steps in all.
+    """
+    out = Path(out)
+    folder = truth_folder(out)
+    for path in (out, folder):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path}: exists already and is not empty; choose another name")
+        if path.exists():
+            path.rmdir()
+    total = settings.frames + settings.cameras + 2
+    tell = progress or (lambda *_: None)
+    tell("dressing", 0, total)
+    studio = Studio(settings)
+    recorders = []
+    for k, name in enumerate(studio.cameras):
+        tell(f"lighting the room for {name}", 2 + k, total)
+        recorders.append(CameraRecorder(name, studio, k))
+    folder.mkdir(parents=True)
+    with BagWriter(out) as bag:
+        messages = _Messages(bag)
+        messages.calibration(settings, studio)
+        frames = []
+        for index in range(settings.frames):
+            tell("recording", 2 + settings.cameras + index, total)
+            frames.append(_record_instant(index, settings, studio, recorders, messages, folder))
+        write_truth(folder, _truth(settings, studio, frames))
+    tell("done", total, total)
+
+
+def _record_instant(index, settings, studio, recorders, messages, folder) -> dict:
+    nominal_s = index / settings.fps
+    stamp_ns = START_NS + int(round(nominal_s * 1e9))
+    taken = []
+    for recorder in recorders:
+        jitter = recorder.offset_s + float(np.clip(recorder.rng.normal(0, 0.0008), -0.002, 0.002))
+        dropped = recorder.rng.random() < settings.drop
+        taken.append((max(stamp_ns + int(round(jitter * 1e9)), START_NS), dropped, recorder))
+    truth = {"index": index, "stamp_ns": stamp_ns, "persons": [], "cameras": {}}
+    for person, tf in zip(studio.people, studio.transforms(nominal_s)):
+        truth["persons"].append({
+            "id": person.id, "joints": person.joints(tf).round(4).tolist(),
+            "tf_world_head": person.head_pose(tf).round(5).tolist(),
+        })  # fmt: skip
+    for color_ns, dropped, recorder in sorted(taken, key=lambda t: t[0]):
+        if dropped:
+            truth["cameras"][recorder.name] = {"stamp_ns": None, "faces": []}
+            continue
+        transforms = studio.transforms((color_ns - START_NS) * 1e-9)
+        crowd = studio.renderer.crowd(transforms)
+        frame = recorder.take(crowd, transforms)
+        messages.frame(recorder, color_ns, frame, settings.jpeg)
+        write_mask(folder, recorder.name, color_ns, frame["labels"])
+        truth["cameras"][recorder.name] = {"stamp_ns": color_ns, "faces": frame["faces"]}
+    truth["cameras"] = dict(sorted(truth["cameras"].items()))
+    return truth
+
+
+def _truth(settings, studio, frames) -> dict:
+    cameras = {}
+    for name, pair in studio.cameras.items():
+        cameras[name] = _camera_truth(pair.color) | {"depth": _camera_truth(pair.depth)}
+    return {
+        "bag_id": settings.bag_id, "scenario": settings.scenario, "seed": settings.seed,
+        "fps": settings.fps, "calibration_error": list(settings.calibration_error),
+        "drop": settings.drop, "cameras": cameras,
+        "persons": {str(p.id): p.attributes() for p in studio.people}, "frames": frames,
+    }  # fmt: skip
+
+
+def _camera_truth(camera: Camera) -> dict:
+    return {
+        "width": camera.width, "height": camera.height, "matrix": camera.matrix.tolist(),
+        "distortion": camera.distortion.tolist(), "model": camera.model,
+        "tf_world_camera": camera.tf_world_camera.tolist(),
+    }  # fmt: skip
+
+
+class _Messages:
+    """Puts frames into messages of the drivers' topics."""
+
+    def __init__(self, bag: BagWriter):
+        self.bag = bag
+        self.types = typestore().types
+        self._sequence = 0
+
+    def calibration(self, settings: Settings, studio: Studio) -> None:
+        """Write the latched topics: /tf_static and the bag's id."""
+        rng = studio.rng(9)
+        error_mm, error_mrad = settings.calibration_error
+        transforms = []
+        for name, pair in studio.cameras.items():
+            wrong = np.eye(4)
+            turn = rng.normal(0, 1, 3) * error_mrad * 1e-3
+            wrong[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
+            wrong[:3, 3] = rng.normal(0, 1, 3) * error_mm * 1e-3
+            tf_world_color = pair.color.tf_world_camera @ wrong
+            tf_color_depth = invert_rigid(pair.color.tf_world_camera) @ pair.depth.tf_world_camera
+            color, depth = f"{name}_color_optical_frame", f"{name}_depth_optical_frame"
+            transforms.append(self._transform("world", color, tf_world_color))
+            transforms.append(self._transform(color, depth, tf_color_depth))
+        latched = _latched_qos()
+        tf_type = "tf2_msgs/msg/TFMessage"
+        message = self.types[tf_type](transforms=transforms)
+        self.bag.write("/tf_static", tf_type, START_NS, message, latched)
+        text = self.types["std_msgs/msg/String"](data=settings.bag_id)
+        self.bag.write(BAG_ID_TOPIC, "std_msgs/msg/String", START_NS, text, latched)
+
+    def frame(self, recorder: CameraRecorder, stamp_ns: int, frame: dict, jpeg: int) -> None:
+        """Write what a device publishes for one exposure, and its keypoints."""
+        name = recorder.name
+        color = self._header(stamp_ns, f"{name}_color_optical_frame")
+        depth = self._header(stamp_ns, f"{name}_depth_optical_frame")
+        arrival = stamp_ns + 12_000_000
+        image = "sensor_msgs/msg/Image"
+        if jpeg:
+            topic, kind = f"/{name}/color/image_raw/compressed", "sensor_msgs/msg/CompressedImage"
+            message = self._jpeg(color, frame["color"], jpeg)
+        else:
+            topic, kind = f"/{name}/color/image_raw", image
+            message = self._image(color, frame["color"], "rgb8")
+        self.bag.write(topic, kind, arrival, message)
+        info = "sensor_msgs/msg/CameraInfo"
+        message = self._info(color, recorder.color.camera)
+        self.bag.write(f"/{name}/color/camera_info", info, arrival, message)
+        message = self._image(depth, frame["depth"], "16UC1")
+        self.bag.write(f"/{name}/depth/image_raw", image, arrival, message)
+        message = self._info(depth, recorder.depth.camera)
+        self.bag.write(f"/{name}/depth/camera_info", info, arrival, message)
+        message = self._keypoints(color, frame["keypoints"])
+        kind = "disguisor_msgs/msg/Keypoints2D"
+        self.bag.write(f"/{name}/keypoints2d", kind, arrival + 30_000_000, message)
+
+    def _header(self, stamp_ns, frame_id):
+        stamp = self.types["builtin_interfaces/msg/Time"](
+            sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000
+        )
+        return self.types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
+
+    def _transform(self, parent, child, tf_parent_child):
+        x, y, z, w = Rotation.from_matrix(tf_parent_child[:3, :3]).as_quat().tolist()
+        geometry = {k: self.types[f"geometry_msgs/msg/{k}"]
+                    for k in ("Vector3", "Quaternion", "Transform", "TransformStamped")}  # fmt: skip
+        place = geometry["Vector3"](*tf_parent_child[:3, 3].tolist())
+        transform = geometry["Transform"](place, geometry["Quaternion"](x, y, z, w))
+        return geometry["TransformStamped"](self._header(START_NS, parent), child, transform)
+
+    def _image(self, header, image, encoding):
+        return self.types["sensor_msgs/msg/Image"](
+            header=header, height=image.shape[0], width=image.shape[1], encoding=encoding,
+            is_bigendian=0, step=image.strides[0],
+            data=np.ascontiguousarray(image).reshape(-1).view(np.uint8),
+        )  # fmt: skip
+
+    def _jpeg(self, header, image, quality):
+        done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not done:
+            raise RuntimeError("a colour image could not be compressed")
+        kind = self.types["sensor_msgs/msg/CompressedImage"]
+        return kind(header=header, format="rgb8; jpeg compressed bgr8", data=data.ravel())
+
+    def _info(self, header, camera: Camera):
+        projection = np.zeros((3, 4))
+        projection[:, :3] = camera.matrix
+        region = self.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+        distortion = camera.distortion if len(camera.distortion) else np.zeros(5)
+        return self.types["sensor_msgs/msg/CameraInfo"](
+            header=header, height=camera.height, width=camera.width,
+            distortion_model=camera.model, d=distortion, k=camera.matrix.ravel(),
+            r=np.eye(3).ravel(), p=projection.ravel(), binning_x=0, binning_y=0, roi=region,
+        )  # fmt: skip
+
+    def _keypoints(self, header, keypoints):
+        kind = self.types["disguisor_msgs/msg/PersonKeypoints2D"]
+        persons = [
+            kind(score=float(k[:, 2].mean()), keypoints=k.astype(np.float32).ravel())
+            for k in keypoints
+        ]
+        kind = self.types["disguisor_msgs/msg/Keypoints2D"]
+        return kind(header=header, skeleton="coco17", persons=persons)
+
+
+def _latched_qos():
+    from rosbags.interfaces import (
+        Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime,
+    )  # fmt: skip
+
+    forever = QosTime(2147483647, 4294967295)
+    return [Qos(
+        QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
+        forever, forever, QosLiveliness.AUTOMATIC, forever, False,
+    )]  # fmt: skip
