@@ -24,14 +24,18 @@ BONE_B = np.array([bone[1] for bone in _BONES])
 BONE_LENGTH_M = np.array([bone[2] for bone in _BONES])
 BONE_SIGMA_M = np.array([bone[3] for bone in _BONES])
 
-#: A person who stands upright, x forward, y left, z up from the floor, shape (17, 3), metres.
+#: A person who stands and works with the hands, x forward, y left, z up from the floor,
+#: shape (17, 3), metres.
 STANDING_M = np.array([
-    [0.13, 0.00, 1.56], [0.11, 0.032, 1.60], [0.11, -0.032, 1.60], [0.02, 0.077, 1.58],
-    [0.02, -0.077, 1.58], [0.00, 0.175, 1.40], [0.00, -0.175, 1.40], [0.00, 0.22, 1.12],
-    [0.00, -0.22, 1.12], [0.10, 0.22, 0.90], [0.10, -0.22, 0.90], [0.00, 0.115, 0.88],
-    [0.00, -0.115, 0.88], [0.02, 0.12, 0.47], [0.02, -0.12, 0.47], [0.00, 0.12, 0.07],
-    [0.00, -0.12, 0.07],
+    [0.16, 0.00, 1.56], [0.14, 0.032, 1.60], [0.14, -0.032, 1.60], [0.07, 0.077, 1.58],
+    [0.07, -0.077, 1.58], [0.00, 0.175, 1.40], [0.00, -0.175, 1.40], [0.03, 0.25, 1.14],
+    [0.03, -0.25, 1.14], [0.20, 0.18, 1.08], [0.20, -0.18, 1.08], [0.00, 0.115, 0.88],
+    [0.00, -0.115, 0.88], [0.04, 0.11, 0.48], [0.04, -0.11, 0.48], [0.02, 0.12, 0.08],
+    [0.02, -0.12, 0.08],
 ])  # fmt: skip
+
+#: How far joints stray from their place in the frame of the trunk, metres.
+POSE_SIGMA_M = np.array([0.06] * 5 + [0.03] * 2 + [0.09] * 2 + [0.13] * 2 + [0.04] * 2 + [0.13] * 2 + [0.18] * 2)
 
 #: Spread of the heights of joints over standing people, metres.
 HEIGHT_SIGMA_M = np.array([0.12] * 5 + [0.10] * 2 + [0.2] * 2 + [0.3] * 2 + [0.10] * 4 + [0.06] * 2)

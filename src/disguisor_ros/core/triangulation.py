@@ -15,6 +15,7 @@ from disguisor_ros.core.skeleton import (
     HEIGHT_SIGMA_M,
     KEYPOINT_SIGMA_M,
     MIRROR,
+    POSE_SIGMA_M,
     STANDING_M,
     SWAP_GROUPS,
 )
@@ -23,6 +24,9 @@ from disguisor_ros.core.skeleton import (
 _ROBUST = 2.0
 
 _EYE = np.eye(3)
+
+#: Shoulders and hips.
+_TRUNK = np.isin(np.arange(17), (5, 6, 11, 12))
 
 
 @dataclass
@@ -229,6 +233,7 @@ def solve(
     )
     pulled = np.einsum("pvjab,vb->pvja", across, observations.centers)
     lonely = (observations.score > 0).sum(axis=1) < 2
+    limp = lonely & ~_TRUNK
     if prior is not None:  # who was seen to lie or sit is not drawn upright
         lonely &= ~np.isfinite(prior.joints).all(-1)
     for _ in range(iterations):
@@ -237,6 +242,7 @@ def solve(
         vector = np.einsum("pvj,pvja->pja", factor, pulled)
         if prior is not None:
             _add_prior(blocks, vector, joints, prior)
+        _add_pose(blocks, vector, joints, limp)
         if floor_z_m is not None:
             _add_heights(blocks, vector, joints, floor_z_m, lonely)
         vector -= np.einsum("pjab,pjb->pja", blocks, joints)
@@ -266,6 +272,24 @@ def _add_prior(blocks, vector, joints, prior: Prior) -> None:
     information = known / (prior.sigma_m**2 * (1.0 + innovation2 / 9.0))
     blocks += information[..., None, None] * _EYE
     vector += information[..., None] * expected
+
+
+def _add_pose(blocks, vector, joints, limp: np.ndarray) -> None:
+    """Draw joints that are badly seen to where they mostly are in the frame of the trunk."""
+    top, bottom = joints[:, 5:7].mean(1), joints[:, 11:13].mean(1)
+    up = _unit(top - bottom)
+    left = joints[:, 5] - joints[:, 6] + joints[:, 11] - joints[:, 12]
+    left = _unit(left - (left * up).sum(-1, keepdims=True) * up)
+    axes = np.stack([np.cross(left, up), left, up], axis=1)
+    place = (STANDING_M - STANDING_M[5:7].mean(0)) @ axes + top[:, None]
+    off2 = ((joints - place) ** 2).sum(-1) / POSE_SIGMA_M**2
+    information = limp / (POSE_SIGMA_M**2 * (1.0 + off2 / 9.0))
+    blocks += information[..., None, None] * _EYE
+    vector += information[..., None] * place
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
 
 
 def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -> None:
