@@ -65,7 +65,8 @@ def test_a_perfect_bag_scores_1_everywhere(recording, tmp_path):
 
 def test_a_face_missed_in_one_camera_fails_it_as_a_whole(recording, tmp_path):
     def miss(image, faces, camera, index):
-        return tiny.cover(image, [f for f in faces if (camera, f["person"]) != ("cam2", 1)], camera, index)
+        faces = [face for face in faces if (camera, face["person"]) != ("cam2", 1)]
+        return tiny.cover(image, faces, camera, index)
 
     figures = run(recording, tiny.anonymize(recording, tmp_path / "out", miss), tmp_path)
     assert figures["recall_iou40"] == pytest.approx(15 / 21)
@@ -123,9 +124,10 @@ def test_peers_see_the_same_images(recording, tmp_path):
 @pytest.mark.parametrize(
     ("person", "words"),
     [
-        ({"attributes": {"mask": "none"}}, "nothing"),
-        ({"mask": None, "glasses": True}, "glasses"),
-        ({"attributes": {"mask": "below_nose", "visor": True}}, "mask below nose, visor"),
+        ({"mask": "none", "glasses": "none"}, "nothing"),
+        ({"mask": "none", "glasses": "glasses"}, "glasses"),
+        ({"mask": "below_nose", "glasses": "visor"}, "below nose mask, visor"),
+        ({}, "nothing"),
     ],
 )
 def test_what_a_person_wears_in_words(person, words):

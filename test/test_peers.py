@@ -14,7 +14,8 @@ from disguisor_ros.eval.scores import Face, box_iou, changed_pixels, region_mask
 
 @pytest.fixture(scope="module")
 def images():
-    paths = sorted((Path(__file__).parents[1] / "../shared/data/panoptic").glob("*/*_00009348.jpg"))
+    shared = Path(__file__).parents[1] / "../shared/data/panoptic"
+    paths = sorted(shared.glob("*/*_00009348.jpg"))
     if not paths:
         pytest.skip("no real images: ../shared/data/panoptic is not there")
     pictures = [cv2.resize(cv2.imread(str(path)), (800, 450)) for path in paths[:3]]
@@ -61,7 +62,8 @@ def test_a_peer_is_scored_like_any_other_tool(images, tools, detections):
     x, y, width, height = detections["deface"][which][0].round().astype(int)
     labels = np.zeros(picture.shape[:2], dtype=np.uint8)
     labels[y : y + height, x : x + width] = 1
-    face = Face(1, (x, y, width, height), (x, y, width, height), int((labels == 1).sum()), 1.0, 0.0)
+    box = (x, y, width, height)
+    face = Face(1, box, box, int((labels == 1).sum()), 1.0, 0.0)
     score = PeerScore(tools[0])
     score.add("cam1", 0, picture, np.full_like(picture, 90), labels, [face])
     assert score.images[0].faces[0].found
@@ -70,10 +72,13 @@ def test_a_peer_is_scored_like_any_other_tool(images, tools, detections):
 
 
 def test_missing_packages_are_named(monkeypatch):
-    def absent():
-        raise ImportError("No module named 'nothing'")
+    class Absent:
+        name = "deface"
 
-    monkeypatch.setattr(peers, "Deface", type("Deface", (), {"name": "deface", "__new__": lambda c: absent()}))
+        def __init__(self):
+            raise ImportError("No module named 'nothing'")
+
+    monkeypatch.setattr(peers, "Deface", Absent)
     _, missing = available_peers()
     assert any("deface was not run (No module named 'nothing')" in line for line in missing)
 

@@ -170,7 +170,7 @@ def _truth(bag_id: str) -> dict:
         "seed": 0,
         "fps": 5.0,
         "cameras": {camera: {"width": WIDTH, "height": HEIGHT} for camera in CAMERAS},
-        "persons": {"1": {"attributes": {"mask": "none"}}, "2": {"attributes": {"mask": "worn"}}},
+        "persons": {"1": {"mask": "none"}, "2": {"mask": "surgical"}},
         "frames": [
             {
                 "index": index,

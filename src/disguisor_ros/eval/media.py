@@ -76,7 +76,7 @@ class _Shown:
 
 
 def _keep_best(pairs, best: dict[str, _Shown]) -> Iterator[Pair]:
-    """Pass pairs on, and keep of each camera the one with the most replaced faces, largest first."""
+    """Pass pairs on, and keep of each camera the one with the most and largest replaced faces."""
     for pair in pairs:
         if pair.after is not None:
             boxes = region_boxes(changed_pixels(pair.before, pair.after), pair.regions)
@@ -117,9 +117,8 @@ def _close_ups(pair: Pair, boxes: np.ndarray, height: int) -> np.ndarray:
         shift = side / 2 - zoom * center
         tf_crop_image = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
         for row, image in enumerate((pair.before, _after(pair))):
-            out[row * side : (row + 1) * side, column * side : (column + 1) * side] = cv2.warpAffine(
-                image, tf_crop_image, (side, side), flags=cv2.INTER_LINEAR
-            )
+            place = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
+            out[place] = cv2.warpAffine(image, tf_crop_image, (side, side))
     return out
 
 
@@ -175,7 +174,8 @@ def _after(pair: Pair) -> np.ndarray:
         return pair.after
     blank = np.full_like(pair.before, _BACKGROUND)
     place = (pair.before.shape[1] // 2 - 90, pair.before.shape[0] // 2)
-    return cv2.putText(blank, "withheld", place, cv2.FONT_HERSHEY_SIMPLEX, 1.3, _INK, 2, cv2.LINE_AA)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    return cv2.putText(blank, "withheld", place, font, 1.3, _INK, 2, cv2.LINE_AA)
 
 
 def _labelled(image: np.ndarray, text: str, width: int) -> np.ndarray:

@@ -102,7 +102,7 @@ class BagPair:
         }  # fmt: skip
 
     def frames(self) -> dict:
-        """What became of the frames: all that was published, withheld, doubled or made up."""
+        """Count what became of the frames: published, withheld, doubled, made up."""
         entered = {(camera, stamp) for camera in self.stamps for stamp in self.stamps[camera]}
         left = {(camera, stamp) for camera in self.published for stamp in self.published[camera]}
         copies = sum(len(found) for stamps in self.published.values() for found in stamps.values())
@@ -121,6 +121,7 @@ class BagPair:
         }
 
     def __len__(self) -> int:
+        """Count the pairs."""
         return sum(
             max(1, len(self.published[camera].get(stamp, ())))
             for camera in self.stamps
@@ -128,6 +129,7 @@ class BagPair:
         )
 
     def __iter__(self) -> Iterator[Pair]:
+        """Go through the pairs in the order of the input."""
         with ExitStack() as stack:
             source = stack.enter_context(open_bag(self.input_bag))
             outputs = _Outputs(stack.enter_context(open_bag(self.anonymized_bag)))

@@ -111,8 +111,10 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
     ]
     title = f"Disguisor scores: {result['scenario']}"
     path.write_text(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
-        f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<title>{escape(title)}</title>"
+        f"<meta name=viewport content='width=device-width'>"
+        f"<style>{_STYLE}</style>"
         f"<h1>{escape(title)}</h1><p class=soft>{_subtitle(result)}</p>{''.join(sections)}</html>\n"
     )
 
@@ -155,7 +157,8 @@ def _comparison(result: dict) -> str:
         f"{name}, sample": peer for name, peer in result["peers"].items()
     }
     rows = [
-        [title] + [(_percent if share else _number)(column.get(key)) for column in columns.values()]
+        [title]
+        + [(_percent if share else _number)(column.get(key)) for column in columns.values()]
         for title, key, share in _ROWS
     ]
     packages = "; ".join(escape(peer["package"]) for peer in result["peers"].values())
@@ -185,7 +188,8 @@ def _faces(worst: list[Crop]) -> str:
     if not worst:
         return "<p>No face was seen in a published image.</p>"
     return "<div class=faces>" + "".join(
-        f"<figure><img src='{_png(crop.before)}' alt=before> <img src='{_png(crop.after)}' alt=after>"
+        f"<figure><img src='{_png(crop.before)}' alt=before>"
+        f" <img src='{_png(crop.after)}' alt=after>"
         f"<figcaption>{escape(crop.title)}</figcaption></figure>"
         for crop in worst
     ) + "</div>"  # fmt: skip
@@ -194,7 +198,8 @@ def _faces(worst: list[Crop]) -> str:
 def _identity(result: dict) -> str:
     identity = result["identity"]
     rows = [
-        [f"{name} finds a face there"] + [_percent(found[k]) for k in ("fires_before", "fires_after")]
+        [f"{name} finds a face there"]
+        + [_percent(found[key]) for key in ("fires_before", "fires_after")]
         for name, found in identity["detectors"].items()
     ]
     embedding = identity["embedding"]
@@ -267,8 +272,10 @@ def _plot_time(axes, evaluation: Evaluation) -> None:
                 missed[image.index] = missed.get(image.index, 0) + (not score.found)
     index = np.array(sorted(worst), dtype=int)
     axes.plot(index / evaluation.fps, [100 * worst[i] for i in index], color=_BLUE, linewidth=1)
-    axes.set(title="Least covered face of each frame", xlabel="time, s", ylabel="pixels replaced, %",
-             ylim=(-2, 104))  # fmt: skip
+    axes.set(
+        title="Least covered face of each frame", xlabel="time, s", ylabel="pixels replaced, %",
+        ylim=(-2, 104),
+    )  # fmt: skip
     bad = np.array([i for i in index if missed[i]])
     if len(bad):
         axes.plot(bad / evaluation.fps, np.full(len(bad), -1.0), "|", color=_RED)
@@ -277,7 +284,8 @@ def _plot_time(axes, evaluation: Evaluation) -> None:
 
 
 def _plot_recall(axes, evaluation: Evaluation) -> None:
-    rows = [row for row in evaluation.result["breakdown"] if row["by"] in ("visible", "turned", "size")]
+    shown = ("visible", "turned", "size")
+    rows = [row for row in evaluation.result["breakdown"] if row["by"] in shown]
     names = [f"{row['by']} {' '.join(row['value'].split())}" for row in rows]
     axes.barh(names, [100 * row["recall_iou40"] for row in rows], color=_BLUE)
     for y, row in enumerate(rows):

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peer-images", type=int, default=60, metavar="N",
         help="images of each scenario that other tools see (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--keep-bags", action="store_true", help="do not delete the bags afterwards")
+    parser.add_argument("--keep-bags", action="store_true", help="do not delete the bags")
 
 
 def main(args: argparse.Namespace) -> int:

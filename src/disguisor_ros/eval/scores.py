@@ -2,9 +2,9 @@
 
 A pixel counts as *changed* when any channel differs from the input. A pixel of a face counts as
 *replaced* when it changed, or when two thirds of its 5x5 neighbourhood did (the same value came
-back by coincidence); what a tool declares is never taken on trust. A face whose changed pixels still show
-the original (more than 90 % of its variance explained: re-encoded, slightly filtered) counts as
-not replaced at all.
+back by coincidence); what a tool declares is never taken on trust. A face whose changed pixels
+still show the original (more than 90 % of its variance explained: re-encoded, slightly filtered)
+counts as not replaced at all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIN_VISIBILITY = 0.1
 MIN_PIXELS = 20
 #: Overlap of a replaced region with the true box from which the face counts as found.
 MIN_IOU = 0.4
-#: Declared regions below this confidence are precautions: their pixels count, but they claim no face.
+#: Declared regions below this confidence are precautions: pixels count, but no face is claimed.
 MIN_CLAIM = 0.5
 #: Coverage from which nothing identifying is left.
 COVERED = 0.95
@@ -130,13 +130,13 @@ def match(iou: np.ndarray, min_iou: float = MIN_IOU) -> list[tuple[int, int]]:
 def changed_pixels(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Pixels that differ in any channel, shape (H, W), bool."""
     if before.shape != after.shape:
-        raise ValueError(f"before and after must be of one shape, got {before.shape}, {after.shape}")
+        raise ValueError(f"before, after must be of one shape, got {before.shape}, {after.shape}")
     different = before != after
     return different[..., 0] | different[..., 1] | different[..., 2]  # much faster than any()
 
 
 def replaced_pixels(changed: np.ndarray) -> np.ndarray:
-    """Changed pixels, and those whose 5x5 neighbourhood changed by two thirds or more."""
+    """Pixels that changed, or whose 5x5 neighbourhood did by two thirds; shape (H, W), bool."""
     share = cv2.boxFilter(
         changed.astype(np.float32), -1, (5, 5), borderType=cv2.BORDER_REPLICATE
     )
@@ -165,7 +165,8 @@ def region_boxes(changed: np.ndarray, regions: list[Region]) -> np.ndarray:
     """Boxes in which an image claims that a face was replaced.
 
     A declared region gives its own box when it claims a face (:data:`MIN_CLAIM`) and at least a
-    quarter of its pixels changed (an outline may span occluders), else nothing. Changed pixels that no region declares give one box for each connected component of at least
+    quarter of its pixels changed (an outline may span occluders), else nothing. Changed pixels
+    that no region declares give one box for each connected component of at least
     :data:`MIN_PIXELS` pixels.
 
     Parameters
