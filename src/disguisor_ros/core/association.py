@@ -13,12 +13,10 @@ from disguisor_ros.core.skeleton import (
     BONE_B,
     BONE_LENGTH_M,
     BONE_SIGMA_M,
-    KEYPOINT_SIGMA_M,
+    MATCH_SIGMA_M,
     MIRROR,
+    PIXEL_SIGMA,
 )
-
-#: Noise of a keypoint in the image, radians (5 pixels at a focal length of 1000).
-PIXEL_SIGMA = 0.005
 
 #: Keypoints with a lower score count as missing.
 MIN_SCORE = 0.05
@@ -227,7 +225,7 @@ def ray_pairs(
     closest_a = detections.centers[view[first]][:, None] + depth_a[..., None] * a
     closest_b = detections.centers[view[second]][:, None] + depth_b[..., None] * b
     gap = closest_a - closest_b
-    variance = 2.0 * KEYPOINT_SIGMA_M**2 + PIXEL_SIGMA**2 * (depth_a**2 + depth_b**2)
+    variance = 2.0 * MATCH_SIGMA_M**2 + PIXEL_SIGMA**2 * (depth_a**2 + depth_b**2)
     return RayPairs(
         first, second,
         0.5 * (closest_a + closest_b),
@@ -309,11 +307,11 @@ def track_affinity(
     rays = detections.rays[:, None]
     depth = np.einsum("ntjc,ntjc->ntj", offset, np.broadcast_to(rays, offset.shape))
     aside = np.einsum("ntjc,ntjc->ntj", offset, offset) - depth**2
-    sigma = np.sqrt(KEYPOINT_SIGMA_M**2 + sigma_m[None] ** 2 + (PIXEL_SIGMA * depth) ** 2)
+    sigma = np.sqrt(MATCH_SIGMA_M**2 + sigma_m[None] ** 2 + (PIXEL_SIGMA * depth) ** 2)
     residual = np.where(depth > 0.1, np.sqrt(np.maximum(aside, 0.0)) / sigma, _WORST)
     weight = detections.score[:, None] * np.isfinite(joints).all(axis=-1)[None]
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
-    evidence = _agreement(residual) - _VAGUE * np.log(sigma / KEYPOINT_SIGMA_M)
+    evidence = _agreement(residual) - _VAGUE * np.log(sigma / MATCH_SIGMA_M)
     total = weight.sum(axis=-1)
     mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=-1) / np.maximum(total, 1e-9)
     return mean * np.minimum(1.0, total / 2.0)

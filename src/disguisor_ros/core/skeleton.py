@@ -40,8 +40,15 @@ POSE_SIGMA_M = np.array([0.06] * 5 + [0.03] * 2 + [0.09] * 2 + [0.13] * 2 + [0.0
 #: Spread of the heights of joints over standing people, metres.
 HEIGHT_SIGMA_M = np.array([0.12] * 5 + [0.10] * 2 + [0.2] * 2 + [0.3] * 2 + [0.10] * 4 + [0.06] * 2)
 
-#: Where a detector's keypoint lies against the same joint seen from elsewhere, metres.
+#: Where a detector's keypoint of score 1 lies against the same joint seen from elsewhere, metres.
+#: Lower scores come with errors in inverse proportion (seen with DEKR and with OpenPose).
 KEYPOINT_SIGMA_M = np.array(
+    [0.015] * 3 + [0.017] * 2 + [0.02] * 2 + [0.02] * 2 + [0.018] * 2 + [0.03] * 2 + [0.025] * 4
+)
+
+#: The same for the question whether two detections are one person: anatomy differs more from view
+#: to view than a joint that has been agreed on.
+MATCH_SIGMA_M = np.array(
     [0.03] * 3 + [0.035] * 2 + [0.04] * 2 + [0.045] * 2 + [0.05] * 2 + [0.06] * 2 + [0.05] * 4
 )
 
@@ -52,3 +59,6 @@ MIRROR = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
 SWAP_GROUPS = tuple(
     np.array(group) for group in ((1, 2, 3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14, 15, 16))
 )
+
+#: Noise of a keypoint in the image and of the calibration, radians.
+PIXEL_SIGMA = 0.004

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disguisor_ros.core.association import PIXEL_SIGMA
 from disguisor_ros.core.skeleton import (
     BONE_A,
     BONE_B,
@@ -15,6 +14,7 @@ from disguisor_ros.core.skeleton import (
     HEIGHT_SIGMA_M,
     KEYPOINT_SIGMA_M,
     MIRROR,
+    PIXEL_SIGMA,
     POSE_SIGMA_M,
     STANDING_M,
     SWAP_GROUPS,
@@ -154,12 +154,17 @@ def unswap(observations: Observations, joints: np.ndarray) -> Observations:
 
 def residuals(observations: Observations, joints: np.ndarray) -> np.ndarray:
     """Distances of rays from joints in standard deviations, shape (P, V, 17); NaN without ray."""
+    depth, aside2, sigma2 = _ray_errors(observations, joints)
+    residual = np.where(depth > 0.05, np.sqrt(aside2 / sigma2) * observations.score, 10.0)
+    return np.where((observations.score > 0) & np.isfinite(depth), residual, np.nan)
+
+
+def _ray_errors(observations: Observations, joints: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Depths along rays, squared distances from them, variance of these at score 1."""
     offset = joints[:, None] - observations.centers[None, :, None]
-    depth = (offset * observations.rays).sum(-1)
-    aside2 = np.maximum((offset**2).sum(-1) - depth**2, 0.0)
-    sigma2 = KEYPOINT_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
-    residual = np.where(depth > 0.05, np.sqrt(aside2 / sigma2), 10.0)
-    return np.where((observations.score > 0) & np.isfinite(offset).all(-1), residual, np.nan)
+    depth = np.einsum("pvja,pvja->pvj", offset, observations.rays)
+    aside2 = np.maximum(np.einsum("pvja,pvja->pvj", offset, offset) - depth**2, 0.0)
+    return depth, aside2, KEYPOINT_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
 
 
 def complete(joints: np.ndarray, observations: Observations) -> np.ndarray:
@@ -228,7 +233,7 @@ def solve(
     iterations : int
     """
     joints = start.copy()
-    across = observations.score[..., None, None] * (
+    across = observations.score[..., None, None] ** 2 * (
         _EYE - observations.rays[..., :, None] * observations.rays[..., None, :]
     )
     pulled = np.einsum("pvjab,vb->pvja", across, observations.centers)
@@ -257,11 +262,8 @@ def solve(
 
 
 def _ray_factor(observations: Observations, joints: np.ndarray) -> np.ndarray:
-    offset = joints[:, None] - observations.centers[None, :, None]
-    depth = (offset * observations.rays).sum(-1)
-    aside2 = np.maximum((offset**2).sum(-1) - depth**2, 0.0)
-    sigma2 = KEYPOINT_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
-    return 1.0 / (sigma2 * (1.0 + aside2 / sigma2 / _ROBUST**2))
+    _, aside2, sigma2 = _ray_errors(observations, joints)
+    return 1.0 / (sigma2 + aside2 * (observations.score / _ROBUST) ** 2)
 
 
 def _add_prior(blocks, vector, joints, prior: Prior) -> None:
