@@ -7,7 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from disguisor_ros.core.onnx_session import Letterbox, check_image, describe, fits, open_session
+from disguisor_ros.core.onnx_session import (
+    Letterbox,
+    check_image,
+    describe,
+    fits,
+    open_session,
+)
 
 #: Score of a joint from which it says where a head is.
 HEAD_SCORE = 0.2

@@ -11,7 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from disguisor_ros.core.onnx_session import Letterbox, check_image, describe, fits, open_session
+from disguisor_ros.core.onnx_session import (
+    Letterbox,
+    check_image,
+    describe,
+    fits,
+    open_session,
+)
 
 #: Candidates that a family hands on at most, best first.
 MAX_CANDIDATES = 100
