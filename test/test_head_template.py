@@ -32,7 +32,7 @@ def test_landmarks_lie_on_the_surface(template):
 
 
 def test_face_region_holds_the_face_and_not_the_back(template):
-    x, y, z = template.vertices.T
+    x, _, z = template.vertices.T
     assert not template.face[x < 0].any(), "nothing behind the ears"
     assert template.face[(x > 0.06) & (z > -0.08) & (z < 0.05)].all(), "the whole front"
     face = template.vertices[template.face]

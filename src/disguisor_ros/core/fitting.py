@@ -13,7 +13,7 @@ from disguisor_ros.core.body_models import (
     BodyModel,
 )
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.head_pose import HeadSolver, HeadState
+from disguisor_ros.core.head_pose import CORRELATED_KEYPOINTS, HeadSolver, HeadState
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.observations import Observations, observe
 from disguisor_ros.core.rotations import (
@@ -21,7 +21,6 @@ from disguisor_ros.core.rotations import (
     hat,
     left_jacobian_inverse,
     log_so3,
-    yaw_matrix,
 )
 from disguisor_ros.core.types import Body, Head, Person3D
 
@@ -36,11 +35,16 @@ LENGTHS = {"overall": 0.08, "shoulder_width": 0.07, "torso": 0.06, "hip_width": 
            "upper_arm": 0.06, "forearm": 0.06, "thigh": 0.06, "shank": 0.06}  # fmt: skip
 
 #: Standard deviation of each segment's rotation on its parent about x, y, z of the body frame,
-#: degrees; of the pelvis against the vertical (its heading is free).
+#: degrees; the pelvis has :data:`UPRIGHT_SIGMA` instead.
 POSE_SIGMA_DEG = {
-    "pelvis": (18, 20, 1e6), "chest": (10, 18, 14), "upper_arm": (45, 55, 50),
+    "pelvis": (1e6, 1e6, 1e6), "chest": (10, 18, 14), "upper_arm": (45, 55, 50),
     "forearm": (14, 60, 45), "thigh": (16, 32, 22), "shank": (8, 45, 12),
 }  # fmt: skip
+
+#: Standard deviation of the sine of the pelvis' tilt, and how many of them bend the robust cost:
+#: people stand, patients lie.
+UPRIGHT_SIGMA = 0.3
+UPRIGHT_ROBUST = 1.5
 
 #: Range of flexion about y against the body at ease, degrees (elbows bend forward: negative).
 FLEXION_DEG = {"forearm": (-140.0, 20.0), "shank": (-8.0, 140.0)}
@@ -144,9 +148,7 @@ class BodyFitter:
     def _birth(self, person: Person3D, stamp_ns: int) -> _Track:
         """Body at ease on the person's joints, turned as shoulders and hips are."""
         joints = person.joints
-        left = np.nanmean(_quiet([joints[5] - joints[6], joints[11] - joints[12]]), axis=0)
-        yaw = np.arctan2(-left[0], left[1]) if np.isfinite(left).all() else 0.0
-        rotation = yaw_matrix(yaw)
+        rotation = _torso_frame(joints)
         offset = joints - self.model.keypoints @ rotation.T
         translation = np.nanmedian(offset, axis=0)
         return _Track(
@@ -187,10 +189,14 @@ class BodyFitter:
     def _place_heads(self, persons, seen, solution, tracks, stamp_ns) -> list[HeadState]:
         """Heads from their own keypoints, with the torso and the last instant as priors."""
         chest = solution.rotations[:, 1]
-        neck = self.skeleton.place(solution, self.skeleton.neck_path)
+        neck, slope = (a[:, 0] for a in
+                       self.skeleton.differentiate(solution, self.skeleton.neck_path))
+        spread = CORRELATED_KEYPOINTS * slope @ np.linalg.inv(solution.normal) @ np.swapaxes(
+            slope, 1, 2
+        )
         scale = np.exp(solution.lengths[:, 0] * 0.5)
         previous = [t.head for t in tracks]
-        return self.head_solver(persons, seen, neck, chest, scale, previous, stamp_ns)
+        return self.head_solver(persons, seen, neck, spread, chest, scale, previous, stamp_ns)
 
     def _remember(self, persons, solution, tracks, states, stamp_ns) -> None:
         cut = 3 + 3 * len(BODY)
@@ -296,6 +302,20 @@ class _Skeleton:
         linear = solution.rotations * self.segment_scales(solution.lengths)[..., None, :]
         return solution.translation[:, None] + np.einsum("bsij,ksj->bki", linear, paths)
 
+    def differentiate(self, solution: _Solution, paths: np.ndarray) -> tuple:
+        """Points of K paths (B, K, 3) and their derivatives by the state (B, K, 3, n)."""
+        batch, count = len(solution.rotations), len(paths)
+        cut, size = 3 + 3 * len(BODY), 3 + 3 * len(BODY) + len(LENGTHS)
+        scaled = paths * self.segment_scales(solution.lengths)[:, None]
+        arms = np.einsum("bsij,bksj->bksi", solution.rotations, scaled)
+        jacobian = np.zeros((batch, count, 3, size))
+        jacobian[..., :3] = np.eye(3)
+        jacobian[..., 3:cut] = np.moveaxis(-hat(arms), 2, 3).reshape(batch, count, 3, -1)
+        jacobian[..., cut:] = np.einsum(
+            "bsij,bksj,sjc->bkic", solution.rotations, scaled, self.stretch, optimize=True
+        )
+        return solution.translation[:, None] + arms.sum(axis=2), jacobian
+
     def retract(self, solution: _Solution, step: np.ndarray) -> _Solution:
         """Move the state by a step of the solver, shape (B, 3 + 30 + 8)."""
         cut = 3 + 3 * len(BODY)
@@ -308,18 +328,9 @@ class _Skeleton:
 
     def linearize(self, solution: _Solution, seen: Observations, prior) -> tuple:
         """Cost (B,), gradient (B, n) and Gauss-Newton matrix (B, n, n) of all residuals."""
-        batch, segments = solution.rotations.shape[:2]
-        cut, size = 3 + 3 * segments, 3 + 3 * segments + len(LENGTHS)
-        scaled = self.keypoint_paths * self.segment_scales(solution.lengths)[:, None]
-        arms = np.einsum("bsij,bksj->bksi", solution.rotations, scaled)
-        points = solution.translation[:, None] + arms.sum(axis=2)
-        jacobian = np.zeros((batch, len(LIMBS), 3, size))
-        jacobian[..., :3] = np.eye(3)
-        turned = -hat(arms)
-        jacobian[..., 3:cut] = np.moveaxis(turned, 2, 3).reshape(batch, len(LIMBS), 3, -1)
-        by_length = np.einsum("bsij,bksj,sjc->bkic", solution.rotations, scaled, self.stretch,
-                              optimize=True)  # fmt: skip
-        jacobian[..., cut:] = by_length
+        batch, size = len(solution.rotations), 3 + 3 * len(BODY) + len(LENGTHS)
+        cut = 3 + 3 * len(BODY)
+        points, jacobian = self.differentiate(solution, self.keypoint_paths)
         cost, pull, weight = seen.point_terms(points, LIMBS)
         weighted = weight @ jacobian
         gradient = np.einsum("bkin,bki->bn", jacobian, pull)
@@ -334,12 +345,24 @@ class _Skeleton:
         normal[:, cut:, cut:] += precision
         return cost, gradient, normal
 
+    @staticmethod
+    def _add_upright_prior(pelvis, cost, gradient, normal) -> None:
+        """Add the robust prior of an upright pelvis; the heading is free."""
+        down = np.swapaxes(pelvis, -1, -2)
+        tilt = down[:, :2, 2] / UPRIGHT_SIGMA
+        squared = (tilt**2).sum(axis=1) / UPRIGHT_ROBUST**2
+        robust = 1 / (1 + squared)
+        rows = (down @ hat(np.array([0.0, 0.0, 1.0])))[:, :2] / UPRIGHT_SIGMA
+        cost += UPRIGHT_ROBUST**2 * np.log1p(squared)
+        gradient[:, 3:6] += robust[:, None] * np.einsum("bij,bi->bj", rows, tilt)
+        normal[:, 3:6, 3:6] += robust[:, None, None] * (np.swapaxes(rows, 1, 2) @ rows)
+
     def _add_pose_prior(self, solution, cost, gradient, normal) -> None:
         """Add the priors of the segments' rotations on their parents, and joint limits."""
         rotations = solution.rotations
+        self._add_upright_prior(rotations[:, 0], cost, gradient, normal)
         base = rotations[:, self.parents].copy()
-        heading = np.arctan2(rotations[:, 0, 1, 0], rotations[:, 0, 0, 0])
-        base[:, 0] = yaw_matrix(heading)
+        base[:, 0] = rotations[:, 0]
         back = np.swapaxes(base, -1, -2)
         relative = log_so3(back @ rotations)
         slope = left_jacobian_inverse(relative) @ back
@@ -367,8 +390,20 @@ class _Skeleton:
                 normal[:, other, own] -= weight[:, s]
 
 
-def _quiet(rows: list[np.ndarray]) -> np.ndarray:
-    """Rows with at least one finite, so that a mean over them does not warn."""
-    rows = np.array(rows)
-    finite = np.isfinite(rows).all(axis=1)
-    return rows[finite] if finite.any() else np.full((1, 3), np.nan)
+def _torso_frame(joints: np.ndarray) -> np.ndarray:
+    """World <- body rotation that shoulders and hips show, upright where they do not."""
+    shoulders, hips = joints[5:7], joints[11:13]
+    up = shoulders.mean(axis=0) - hips.mean(axis=0)
+    left = shoulders[0] - shoulders[1]
+    if not np.isfinite(left).all():
+        left = hips[0] - hips[1]
+    if not np.isfinite(up).all() or np.linalg.norm(up) < 0.1:
+        up = np.array([0.0, 0.0, 1.0])
+    up = up / np.linalg.norm(up)
+    if not np.isfinite(left).all():
+        left = np.array([0.0, 1.0, 0.0])
+    left = left - (left @ up) * up
+    if np.linalg.norm(left) < 0.02:
+        left = np.cross(up, [1.0, 0.0, 0.1])
+    left = left / np.linalg.norm(left)
+    return np.stack([np.cross(left, up), left, up], axis=1)

@@ -30,6 +30,9 @@ TORSO_SIGMA_DEG = (13.0, 22.0, 42.0)
 YAW_LIMIT_DEG = 80.0
 YAW_LIMIT_SIGMA_DEG = 6.0
 
+#: Tilt of the torso up to which the head is held level, and from which it goes along, degrees.
+LEAN_DEG = (30.0, 65.0)
+
 #: What a head does in a second, as a random walk: metres and degrees per root second.
 WALK_M = 0.25
 WALK_DEG = 60.0
@@ -102,6 +105,7 @@ class HeadSolver:
         persons: list[Person3D],
         seen: Observations,
         neck: np.ndarray,
+        neck_covariance: np.ndarray,
         chest: np.ndarray,
         scale: np.ndarray,
         previous: list[HeadState | None],
@@ -113,8 +117,9 @@ class HeadSolver:
         ----------
         persons : list of B Person3D
         seen : Observations
-        neck : ndarray, shape (B, 1, 3), metres, world
+        neck : ndarray, shape (B, 3), metres, world
             Base of the neck on the torso.
+        neck_covariance : ndarray, shape (B, 3, 3), square metres
         chest : ndarray, shape (B, 3, 3)
             World <- body rotation of the chest.
         scale : ndarray, shape (B,)
@@ -123,7 +128,8 @@ class HeadSolver:
         """
         starts = len(STARTS_DEG) + 1
         rows = np.repeat(np.arange(len(persons)), starts)
-        torso = yaw_matrix(np.arctan2(chest[:, 1, 0], chest[:, 0, 0]))
+        torso = _righted(chest)
+        neck_information = np.linalg.inv(neck_covariance + NECK_SIGMA_M**2 * np.eye(3))
         upright = torso @ exp_so3(np.deg2rad(TORSO_MEAN_DEG))
         prior = _Prior.of(previous, stamp_ns)
         rotation = np.empty((len(persons), starts, 3, 3))
@@ -131,13 +137,13 @@ class HeadSolver:
             rotation[:, k] = torso @ yaw_matrix(yaw) @ exp_so3(np.deg2rad(TORSO_MEAN_DEG))
         rotation[:, -1] = np.where(prior.known[:, None, None], prior.rotation, upright)
         problem = _Problem(
-            seen.select(rows), neck[rows, 0], torso[rows], scale[rows], prior.select(rows),
+            seen.select(rows), neck[rows], neck_information[rows], torso[rows], scale[rows], prior.select(rows),
             self.points, self.neck_base,
         )  # fmt: skip
         rotation = rotation.reshape(-1, 3, 3)
         base = np.einsum("bij,j->bi", rotation, self.neck_base) * scale[rows, None]
         rotation, translation, cost, normal = self._solve(
-            problem, rotation, neck[rows, 0] - base
+            problem, rotation, neck[rows] - base
         )
         best = np.argmin(cost.reshape(-1, starts), axis=1) + np.arange(len(persons)) * starts
         covariance = CORRELATED_KEYPOINTS * np.linalg.inv(normal[best])
@@ -187,6 +193,16 @@ class HeadSolver:
         return rotation, translation, cost, normal
 
 
+def _righted(chest: np.ndarray) -> np.ndarray:
+    """Rotation that heads are held to: who leans keeps the head level, who lies does not."""
+    up = chest[:, :, 2]
+    axis = np.cross(up, [0.0, 0.0, 1.0])
+    tilt = np.arctan2(np.linalg.norm(axis, axis=1), up[:, 2])
+    share = np.interp(np.rad2deg(tilt), LEAN_DEG, (1.0, 0.0))
+    axis /= np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-9)
+    return exp_so3((share * tilt)[:, None] * axis) @ chest
+
+
 @dataclass
 class _Prior:
     """Head poses of the last instant, their information grown old."""
@@ -224,6 +240,7 @@ class _Problem:
 
     seen: Observations
     neck: np.ndarray
+    neck_information: np.ndarray
     torso: np.ndarray
     scale: np.ndarray
     prior: _Prior
@@ -246,13 +263,14 @@ class _Problem:
 
     def _add_neck(self, rotation, translation, cost, gradient, normal) -> None:
         arm = np.einsum("bij,j->bi", rotation, self.neck_base) * self.scale[:, None]
-        off = (translation + arm - self.neck) / NECK_SIGMA_M
+        off = translation + arm - self.neck
         slope = np.concatenate(
             [np.broadcast_to(np.eye(3), (len(arm), 3, 3)), -hat(arm)], axis=-1
-        ) / NECK_SIGMA_M
-        cost += (off * off).sum(axis=-1)
-        gradient += np.einsum("bin,bi->bn", slope, off)
-        normal += np.swapaxes(slope, 1, 2) @ slope
+        )
+        weighted = self.neck_information @ slope
+        cost += np.einsum("bi,bij,bj->b", off, self.neck_information, off)
+        gradient += np.einsum("bin,bi->bn", weighted, off)
+        normal += np.swapaxes(slope, 1, 2) @ weighted
 
     def _add_torso(self, rotation, cost, gradient, normal) -> None:
         back = np.swapaxes(self.torso, -1, -2)

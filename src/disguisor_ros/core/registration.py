@@ -38,7 +38,7 @@ FINE_POINTS = 700
 #: Patch of surface whose error is one independent draw, square metres: head shapes differ.
 PATCH_M2 = 0.025**2
 
-#: Starts of the search: offsets on a lattice, metres, and turns about the vertical, degrees.
+#: Starts of the search: offsets on a lattice, metres, and turns about the neck, degrees.
 LATTICE_M = (-0.08, -0.04, 0.0, 0.04, 0.08)
 LATTICE_YAW_DEG = (-25.0, 0.0, 25.0)
 
@@ -289,7 +289,7 @@ class _Problem:
             places.append(self.expected[1])
             yaws = (0.0,)
         for yaw in np.deg2rad(yaws):
-            turned = exp_so3(np.array([0, 0, yaw])) @ self.rotation
+            turned = self.rotation @ exp_so3(np.array([0, 0, yaw]))
             local = (few.points - self.center) @ (turned / self.scale)
             offsets = lattice @ (turned / self.scale)
             placed = (local[None] - offsets[:, None]).astype(np.float32)
