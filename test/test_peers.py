@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from disguisor_ros.eval import peers
-from disguisor_ros.eval.identity import Identity, rank1, rank1_chance
-from disguisor_ros.eval.peers import PeerScore, available_peers, fires, frontal_recall
+from disguisor_ros.eval.identity import Identity, can_be_told, rank1, rank1_chance
+from disguisor_ros.eval.peers import PeerScore, available_peers, fires, frontal_found, is_frontal
 from disguisor_ros.eval.scores import Face, box_iou, changed_pixels, region_mask, score_image
 
 
@@ -64,10 +64,13 @@ def test_a_peer_is_scored_like_any_other_tool(images, tools, detections):
     labels[y : y + height, x : x + width] = 1
     box = (x, y, width, height)
     face = Face(1, box, box, int((labels == 1).sum()), 1.0, 0.0)
-    score = PeerScore(tools[0])
+    score = PeerScore(tools[0], bare={1})
     score.add("cam1", 0, picture, np.full_like(picture, 90), labels, [face])
     assert score.images[0].faces[0].found
     assert score.fired == [(True, False)]
+    score.add_frontal("cam1", 1, picture, labels, [face])
+    assert len(score.images) == 1
+    assert score.summary()["frontal_unmasked_recall"] == (1.0 if height >= 40 else None)
     assert score.detector_summary() == {"face_views": 1, "fires_before": 1.0, "fires_after": 0.0}
 
 
@@ -94,8 +97,9 @@ def test_realism_looks_at_large_free_frontal_faces_only(yaw_deg, visibility, siz
     labels = np.zeros((80, 80), dtype=np.uint8)
     labels[10 : 10 + size, 10 : 10 + size] = 1
     images = [score_image("cam1", 0, before, np.zeros_like(before), labels, [face], [])]
-    assert frontal_recall(images, bare={1}) == (1.0 if counts else None, counts)
-    assert frontal_recall(images, bare={2}) == (None, 0)
+    assert is_frontal(face, bare={1}) == bool(counts)
+    assert frontal_found(images, bare={1}) == [True] * counts
+    assert frontal_found(images, bare={2}) == []
 
 
 def test_detector_fires_only_where_the_face_is():
@@ -123,13 +127,21 @@ def test_identity_of_untouched_and_blanked_faces(images):
     except ImportError as error:
         pytest.skip(str(error))
     face = Face(1, (300, 150, 50, 60), (300, 150, 50, 60), 3000, 1.0, 10.0)
-    small = Face(2, (100, 100, 20, 20), (100, 100, 20, 20), 400, 1.0, 10.0)
     untouched, blanked = Identity(embedder), Identity(embedder)
     for picture in images[:2]:
-        untouched.add(picture, picture, [face, small])
-        blanked.add(picture, np.zeros_like(picture), [face, small])
+        untouched.add(picture, picture, [face])
+        blanked.add(picture, np.zeros_like(picture), [face])
     assert untouched.summary()["faces"] == 2
     assert untouched.summary()["distance_before_after"] == 0
     assert untouched.summary()["taken_for_same"] == 1
     assert blanked.summary()["distance_before_after"] > 0.3
     assert Identity(embedder).summary()["faces"] == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "visibility", "yaw_deg", "told"),
+    [(40, 1.0, 10, True), (20, 1.0, 10, False), (40, 0.4, 10, False), (40, 1.0, 80, False)],
+)
+def test_only_faces_that_can_be_told_are_embedded(size, visibility, yaw_deg, told):
+    box = (0, 0, size, size)
+    assert can_be_told(Face(1, box, box, size * size, visibility, yaw_deg)) == told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,15 @@ from rich.progress import track
 from rich.table import Table
 
 from disguisor_ros.errors import UserError
-from disguisor_ros.eval.identity import FaceEmbedder, Identity
+from disguisor_ros.eval.identity import FaceEmbedder, Identity, can_be_told
 from disguisor_ros.eval.pairs import BagPair, Pair
-from disguisor_ros.eval.peers import REAL_ENOUGH, PeerScore, available_peers, frontal_recall
+from disguisor_ros.eval.peers import (
+    REAL_ENOUGH,
+    PeerScore,
+    available_peers,
+    frontal_found,
+    is_frontal,
+)
 from disguisor_ros.eval.report import Crop, cut, write_report
 from disguisor_ros.eval.scores import Face, ImageScore, score_image
 from disguisor_ros.eval.summary import breakdown, summarize
@@ -122,10 +129,9 @@ def evaluate(truth: Truth, pairs: BagPair, peer_images: int) -> Evaluation:
         Size of the sample; 0 for none.
     """
     stamps = _truth_stamps(truth)
-    sample = _sample(truth, peer_images)
-    peers, notes = available_peers() if peer_images else ([], [])
-    collected = [PeerScore(peer) for peer in peers]
-    identity = _identity(notes) if peer_images else None
+    plan = _plan(truth, stamps, peer_images)
+    notes: list[str] = []
+    peers, identity = _others(truth, notes) if peer_images else ([], None)
     images, worst = [], {}
     progress = track(
         pairs, description="scoring", total=len(pairs), console=Console(file=sys.stderr)
@@ -133,25 +139,28 @@ def evaluate(truth: Truth, pairs: BagPair, peer_images: int) -> Evaluation:
     for pair in progress:
         if pair.after is None:
             continue
-        index, faces = stamps[pair.camera, pair.stamp_ns]
-        labels = truth.mask(pair.camera, pair.stamp_ns)
+        key = pair.camera, pair.stamp_ns
+        index, faces = stamps[key]
+        labels = truth.mask(*key)
         score = score_image(
             pair.camera, index, pair.before, pair.after, labels, faces, pair.regions
         )
         images.append(score)
         _keep_worst(worst, score, pair)
-        if index in sample:
-            if identity:
-                identity.add(pair.before, pair.after, faces)
-            for peer in collected:
+        for peer in peers:
+            if index in plan.sample:
                 peer.add(pair.camera, index, pair.before, pair.after, labels, faces)
-    same = [image for image in images if image.index in sample]
+            elif key in plan.frontal:
+                peer.add_frontal(pair.camera, index, pair.before, labels, faces)
+        if identity:
+            identity.add(pair.before, pair.after, plan.embedded.get(key, []))
+    same = [image for image in images if image.index in plan.sample]
     result = _result(truth, pairs, images) | {
-        "peers": _peers(truth, same, collected),
-        "realism": _realism(truth, collected),
+        "peers": _peers(truth, same, peers),
+        "realism": _realism(peers),
         "identity": {
             "embedding": identity.summary() if identity else None,
-            "detectors": {peer.peer.name: peer.detector_summary() for peer in collected},
+            "detectors": {peer.peer.name: peer.detector_summary() for peer in peers},
         },
         "notes": notes,
     }
@@ -212,6 +221,7 @@ def _result(truth: Truth, pairs: BagPair, images: list[ImageScore]) -> dict:
         "seed": truth.data["seed"],
         "cameras": pairs.cameras,
         **summarize(images),
+        "frontal_unmasked_recall": _share(frontal_found(images, _bare(truth))),
         "latency_ms": _quantile(latencies, 50),
         "latency_ms_p95": _quantile(latencies, 95),
         "latency_ms_max": _quantile(latencies, 100),
@@ -224,23 +234,17 @@ def _peers(truth: Truth, same: list[ImageScore], peers: list[PeerScore]) -> dict
     """Figures of this bag and of each peer on the same images."""
     if not peers:
         return {}
-    bare = _bare(truth)
-    out = {"disguisor": summarize(same) | {"package": "the anonymized bag itself"}}
-    out["disguisor"]["frontal_unmasked_recall"], _ = frontal_recall(same, bare)
-    for score in peers:
-        out[score.peer.name] = summarize(score.images) | {
-            "package": score.peer.package,
-            "ms_per_image": 1e3 * float(np.median(score.seconds)) if score.seconds else None,
-            "frontal_unmasked_recall": frontal_recall(score.images, bare)[0],
-        }
-    return out
+    ours = summarize(same) | {
+        "package": "the anonymized bag itself",
+        "frontal_unmasked_recall": _share(frontal_found(same, _bare(truth))),
+    }
+    return {"disguisor": ours} | {peer.peer.name: peer.summary() for peer in peers}
 
 
-def _realism(truth: Truth, peers: list[PeerScore]) -> dict:
-    recalls = {peer.peer.name: frontal_recall(peer.images, _bare(truth)) for peer in peers}
-    known = {name: recall for name, (recall, _) in recalls.items() if recall is not None}
+def _realism(peers: list[PeerScore]) -> dict:
+    known = {peer.peer.name: _share(peer.frontal) for peer in peers if peer.frontal}
     return {
-        "frontal_unmasked_faces": max((count for _, count in recalls.values()), default=0),
+        "frontal_unmasked_faces": max((len(peer.frontal) for peer in peers), default=0),
         "peer_recall": known,
         "real_enough": max(known.values()) >= REAL_ENOUGH if known else None,
     }
@@ -255,12 +259,16 @@ def _bare(truth: Truth) -> set[int]:
     }
 
 
-def _identity(notes: list[str]) -> Identity | None:
+def _others(truth: Truth, notes: list[str]) -> tuple[list[PeerScore], Identity | None]:
+    """Peers and face recogniser that are installed; a note for each that is not."""
+    peers, missing = available_peers()
+    notes += missing
+    identity = None
     try:
-        return Identity(FaceEmbedder())
+        identity = Identity(FaceEmbedder())
     except ImportError as error:
         notes.append(f"face embeddings were not compared ({error}); see requirements-eval.txt")
-        return None
+    return [PeerScore(peer, _bare(truth)) for peer in peers], identity
 
 
 def _truth_stamps(truth: Truth) -> dict[tuple[str, int], tuple[int, list[Face]]]:
@@ -277,11 +285,37 @@ def _truth_stamps(truth: Truth) -> dict[tuple[str, int], tuple[int, list[Face]]]
     }
 
 
-def _sample(truth: Truth, images: int) -> set[int]:
-    """Spread about as many images as asked for over the recording; indices of their frames."""
-    count = min(-(-images // max(len(truth.cameras), 1)), len(truth.frames))
-    chosen = np.linspace(0, len(truth.frames) - 1, count).round().astype(int)
-    return {truth.frames[i]["index"] for i in chosen}
+@dataclass
+class _Plan:
+    """Which images the peers see and which faces are embedded, spread over the recording."""
+
+    sample: set[int]
+    frontal: set[tuple[str, int]]
+    embedded: dict[tuple[str, int], list[Face]]
+
+
+def _plan(truth: Truth, stamps: dict, images: int) -> _Plan:
+    """Choose about as many images as asked for, half as many for frontal faces, and as many faces.
+
+    The sample holds whole frames (all cameras), as holistic recall needs them.
+    """
+    bare = _bare(truth)
+    indices = [frame["index"] for frame in truth.frames]
+    sample = _spread(indices, -(-images // max(len(truth.cameras), 1)))
+    frontal = [
+        key for key, (_, faces) in stamps.items() if any(is_frontal(f, bare) for f in faces)
+    ]
+    told = [(key, f) for key, (_, faces) in stamps.items() for f in faces if can_be_told(f)]
+    embedded = defaultdict(list)
+    for key, face in _spread(told, images):
+        embedded[key].append(face)
+    return _Plan(set(sample), set(_spread(frontal, images // 2)), embedded)
+
+
+def _spread(items: list, count: int) -> list:
+    """At most ``count`` of the items, evenly spaced."""
+    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in chosen]
 
 
 def _keep_worst(worst: dict, score: ImageScore, pair: Pair) -> None:
@@ -293,6 +327,10 @@ def _keep_worst(worst: dict, score: ImageScore, pair: Pair) -> None:
         kept = worst.get(key)
         if kept is None or (face.coverage, face.iou) < (kept.coverage, kept.iou):
             worst[key] = cut(pair, score.index, face)
+
+
+def _share(found: list[bool]) -> float | None:
+    return float(np.mean(found)) if found else None
 
 
 def _quantile(values: np.ndarray, percent: float) -> float | None:

@@ -14,7 +14,7 @@ from disguisor_ros.eval.scores import Face
 SAME_PERSON = 0.6
 
 #: Faces that an embedding can be asked about: large, free, and turned at most this far.
-MIN_PIXELS, MIN_VISIBILITY, MAX_YAW_DEG = 32, 0.8, 60.0
+MIN_PIXELS, MIN_VISIBILITY, MAX_YAW_DEG = 30, 0.6, 60.0
 
 
 class FaceEmbedder:
@@ -54,31 +54,30 @@ class FaceEmbedder:
         return np.array(self._network.compute_face_descriptor(chip))
 
 
+def can_be_told(face: Face) -> bool:
+    """Whether a face is large, free and frontal enough for its embedding to mean something."""
+    return (
+        face.visibility >= MIN_VISIBILITY
+        and face.yaw_deg <= MAX_YAW_DEG
+        and min(face.box_full[2:]) >= MIN_PIXELS
+    )
+
+
 class Identity:
-    """Collects faces before and after, and says how much of them can still be told.
+    """Collects faces before and after, and says how much of them can still be told."""
 
-    Parameters
-    ----------
-    embedder : FaceEmbedder
-    max_faces : int
-        Faces to embed, at most.
-    """
-
-    def __init__(self, embedder: FaceEmbedder, max_faces: int = 150):
-        self._embedder, self._max_faces = embedder, max_faces
+    def __init__(self, embedder: FaceEmbedder):
+        self._embedder = embedder
         self._persons: list[int] = []
         self._before: list[np.ndarray] = []
         self._after: list[np.ndarray] = []
 
     def add(self, before: np.ndarray, after: np.ndarray, faces: list[Face]) -> None:
-        """Embed the large faces of one image before and after."""
+        """Embed faces of one image before and after."""
         for face in faces:
-            good = face.visibility >= MIN_VISIBILITY and face.yaw_deg <= MAX_YAW_DEG
-            large = min(face.box_full[2:]) >= MIN_PIXELS
-            if good and large and len(self._persons) < self._max_faces:
-                self._persons.append(face.person)
-                self._before.append(self._embedder(before, face.box_full))
-                self._after.append(self._embedder(after, face.box_full))
+            self._persons.append(face.person)
+            self._before.append(self._embedder(before, face.box_full))
+            self._after.append(self._embedder(after, face.box_full))
 
     def summary(self) -> dict:
         """Figures; only the number of faces when it is 0."""
