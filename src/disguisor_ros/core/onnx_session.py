@@ -45,7 +45,7 @@ def open_session(path: str | Path, threads: int = 1):
         return onnxruntime.InferenceSession(
             str(path), options, providers=[p for p in PROVIDERS if p in available]
         )
-    except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base class)
+    except Exception as error:  # noqa: BLE001 (ONNX Runtime's exceptions share no base)
         reason = str(error).splitlines()[0]
         raise ValueError(f"model {path} cannot be loaded as ONNX: {reason}") from None
 
