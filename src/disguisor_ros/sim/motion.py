@@ -162,7 +162,6 @@ class Choreography:
         wrists = track["wrists"].copy()
         wrists[:, 2] *= scale
         world = wrists @ turn.T + np.array([*track["place"], 0.0])
-        world[:, :] = np.where(track["hold"][:, None] > 0.5, world, world)
         weight = track["hold"][:, None]
         world = (1 - weight) * world + weight * track["target"]
         return Pose(

@@ -84,9 +84,8 @@ def random_look(rng: np.random.Generator, garment: str, masked: float) -> Look:
         skin=int(rng.choice(6, p=[0.26, 0.26, 0.18, 0.12, 0.1, 0.08])),
         hair=str(rng.choice(list(faces.HAIRS))) if age < 0.85 else "grey",
         garment=garment,
-        cap="none" if patient else str(rng.choice(["skull", "bouffant"]))
-        if sterile or rng.random() < 0.75 else "none",
-        mask="none" if patient else mask,
+        cap=str(rng.choice(["skull", "bouffant"])) if sterile or rng.random() < 0.7 else "none",
+        mask=str(rng.choice(["none", "oxygen"])) if patient else mask,
         glasses="none" if patient else str(
             rng.choice(["none", "glasses", "visor"], p=[0.6, 0.25, 0.15])
         ),
@@ -224,7 +223,9 @@ class Wardrobe:
             self._cap(person, rng)
         elif not look.bald:
             self._hair(person, rng)
-        if look.mask != "none":
+        if look.mask == "oxygen":
+            self._oxygen_mask(person)
+        elif look.mask != "none":
             self._mask(person, rng)
         if look.glasses == "glasses":
             self._glasses(person)
@@ -272,11 +273,13 @@ class Wardrobe:
         texture = self.textures.add(cloth(rng, color), 512.0)
         tights = self.anatomy.group("helper-tights")
         x, y, z = self.coords.T
-        collar = z < -0.125 - 0.25 * np.clip(0.02 - x, -0.05, 0.1)
+        collar = (z < -0.108) & (z > -1.66)
         if look.garment != "gown":
             neckline = -0.20 + 1.6 * np.abs(y)
             collar &= (z < neckline) | (x < 0.02)
             collar &= np.abs(y) < 0.31
+        if look.garment == "patient":
+            collar &= (z > -0.40) & (np.abs(y) < 0.2)
         cut = tights[collar[tights].all(axis=1)]
         loose = 0.012 + 0.016 * _waves(person.body.vertices, rng)
         if look.garment == "gown":
@@ -292,6 +295,8 @@ class Wardrobe:
 
     def _hands_and_feet(self, person, rng):
         look, a = person.look, self.anatomy
+        if look.garment == "patient":
+            return
         tone = linear(faces.SKINS[look.skin])
         bare = self.textures.add(np.tile(tone, (4, 4, 1)), 64.0)
         glove = linear(((236, 228, 206), (120, 160, 200), (222, 226, 232))[int(rng.integers(3))])
@@ -347,7 +352,7 @@ class Wardrobe:
         below = person.look.mask == "below_nose"
         heights = (-0.036, -0.036, -0.044) if below else (0.0, -0.012, -0.032)
         top = np.interp(np.abs(y), (0.0, 0.02, 0.07), heights)
-        inside = np.minimum(np.minimum(top - z, x - 0.026), z + 0.125)
+        inside = np.minimum(np.minimum(top - z, x - 0.020 - 0.2 * np.clip(-0.06 - z, 0, 1)), z + 0.125)
         head = self.anatomy.part("head", "body")
         cut = head[(inside[head] > 0).all(axis=1) & (self.ear[head] < 0.3).all(axis=1)]
         body = person.body.vertices
@@ -361,6 +366,26 @@ class Wardrobe:
         texture = self.textures.add(pleats, 1500.0)
         everywhere = np.ones(len(self.coords), dtype=bool)
         self._add(person, cut, texture, CLOTH, rest, face=everywhere)
+
+    def _rigid(self, person, shape, color, face):
+        """Something hard worn on the head."""
+        vertices, triangles = shape
+        weights = np.zeros((len(vertices), len(BONES)))
+        weights[:, BONES.index("head")] = 1
+        texture = self.textures.add(np.tile(linear(color), (4, 4, 1)), 64.0)
+        person.add(vertices, triangles, weights, vertices, texture, CLOTH, face)
+
+    def _oxygen_mask(self, person):
+        nose = person.body.joints[0]
+        middle = nose + [-0.004, 0.0, -0.026]
+        shell = mesh.lathe([(0.001, 0.052), (0.02, 0.048), (0.034, 0.028), (0.044, -0.004)], 20)
+        turned = shell[0][:, [2, 1, 0]] * [1, 0.88, 1.15] + middle
+        turned[:, 0] -= 0.1 * np.abs(turned[:, 2] - middle[2])
+        everywhere = np.ones(len(turned), dtype=bool)
+        self._rigid(person, (turned, shell[1][:, ::-1]), (198, 222, 220), everywhere)
+        hose = middle + np.array([[0.045, 0, 0], [0.09, 0, -0.01], [0.12, 0, 0.05], [0.10, 0.02, 0.2]])
+        pipe = mesh.tube(hose, 0.011)
+        self._rigid(person, pipe, (150, 196, 214), np.zeros(len(pipe[0]), dtype=bool))
 
     def _glasses(self, person):
         eyes = person.body.joints[1:3]
@@ -383,11 +408,8 @@ class Wardrobe:
         vertices = np.concatenate([v for v, _ in pieces])
         starts = np.cumsum([0] + [len(v) for v, _ in pieces[:-1]])
         triangles = np.concatenate([f + s for (_, f), s in zip(pieces, starts)])
-        weights = np.zeros((len(vertices), len(BONES)))
-        weights[:, BONES.index("head")] = 1
-        dark = self.textures.add(np.full((4, 4, 3), 0.01), 64.0)
         face = vertices[:, 0] > eyes[:, 0].mean() - 0.01
-        person.add(vertices, triangles, weights, vertices, dark, CLOTH, face)
+        self._rigid(person, (vertices, triangles), (24, 22, 22), face)
 
 
 def _waves(points, rng) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from disguisor_ros.errors import UserError
 from disguisor_ros.sim import scenario as scenarios
 from disguisor_ros.sim.detections import Detector, visible_joints
 from disguisor_ros.sim.people import Wardrobe
-from disguisor_ros.sim.render import Renderer, View
+from disguisor_ros.sim.render import EXPOSURE_S, Renderer, View
 from disguisor_ros.sim.room import build_room
 from disguisor_ros.sim.sensors import ColorSensor, DepthSensor
 from disguisor_ros.sim.textures import TextureSet
@@ -123,13 +124,20 @@ class CameraRecorder:
         self.offset_s = float(rng.uniform(-0.004, 0.004))
         self.rng = studio.rng(8, number)
 
+    def take_at(self, stamp_ns: int) -> dict:
+        """Frame of the people as they are at an instant; see :meth:`take`."""
+        time_s = (stamp_ns - START_NS) * 1e-9
+        transforms = self.studio.transforms(time_s)
+        later = self.studio.transforms(time_s + EXPOSURE_S)
+        return self.take(self.studio.renderer.crowd(transforms, later), transforms)
+
     def take(self, crowd, transforms) -> dict:
-        """Colour, depth, keypoints, face labels and truth of the faces at an instant."""
+        """Colour, depth, keypoints, face labels and truth of the faces."""
         renderer, people = self.studio.renderer, self.studio.people
         seen = renderer.look(self.color, crowd)
-        picture = self.color_sensor.expose(
-            seen.index, renderer.shade(self.color, crowd, seen), self.rng
-        )
+        index, light = renderer.picture(self.color, crowd, seen)
+        flow = renderer.flow(self.color, crowd, seen)
+        picture = self.color_sensor.expose(index, light, seen.index, flow, self.rng)
         range_m = self.color.range_m.copy()
         owner = np.zeros(range_m.shape, dtype=np.uint8)
         labels = np.zeros(range_m.shape, dtype=np.uint8)
@@ -243,13 +251,14 @@ def _record_instant(index, settings, studio, recorders, messages, folder) -> dic
             "id": person.id, "joints": person.joints(tf).round(4).tolist(),
             "tf_world_head": person.head_pose(tf).round(5).tolist(),
         })  # fmt: skip
-    for color_ns, dropped, recorder in sorted(taken, key=lambda t: t[0]):
+    taken.sort(key=lambda t: t[0])
+    # The heavy array work releases the interpreter: two cameras at a time fill two cores.
+    with ThreadPoolExecutor(2) as pool:
+        frames = list(pool.map(lambda t: None if t[1] else t[2].take_at(t[0]), taken))
+    for (color_ns, dropped, recorder), frame in zip(taken, frames):
         if dropped:
             truth["cameras"][recorder.name] = {"stamp_ns": None, "faces": []}
             continue
-        transforms = studio.transforms((color_ns - START_NS) * 1e-9)
-        crowd = studio.renderer.crowd(transforms)
-        frame = recorder.take(crowd, transforms)
         messages.frame(recorder, color_ns, frame, settings.jpeg)
         write_mask(folder, recorder.name, color_ns, frame["labels"])
         truth["cameras"][recorder.name] = {"stamp_ns": color_ns, "faces": frame["faces"]}

@@ -20,9 +20,17 @@ from disguisor_ros.sim.textures import TextureSet
 _FAR = 1e6
 _BAKE_STEP = 4
 _SKY_RAYS = 24
-_LAMP_RAYS = 4
 _LAMP_RADIUS_M = 0.26
 _TILE = 16
+
+#: Points on a lamp's disc that its shadows are traced to, for people and for the empty room.
+_LAMP_RAYS, _LAMP_RAYS_ROOM = 4, 12
+
+#: Further rays through pixels at edges and on heads, offsets in pixels.
+_SUBPIXELS = ((-0.3, 0.1), (0.1, -0.35), (0.35, 0.25))
+
+#: Exposure time, seconds: as long as a dim room asks for.
+EXPOSURE_S = 0.012
 
 #: Panels of the ceiling as points of light.
 _PANELS = np.array([(x, y, HEIGHT_M - 0.05) for x in (-1.9, 0.0, 1.9) for y in (-1.7, 1.7)])
@@ -77,7 +85,25 @@ class View:
         origin = np.broadcast_to(camera.center, directions.shape)
         self.rays = np.concatenate([origin, directions], axis=-1).astype(np.float32)
         self.axial = (directions @ camera.tf_camera_world[2, :3]).astype(np.float32)
-        self.range_m = self.color = self.gloss = self.signal = None
+        self.range_m = self.color = self.gloss = self.signal = self.bake = None
+
+
+@dataclass
+class Bake:
+    """Light on the empty room at every fourth pixel of a view.
+
+    Parameters
+    ----------
+    points, normals : ndarray, shape (h, w, 3)
+    light : ndarray, shape (h, w, 3)
+    lamps : ndarray, shape (lamps, h, w)
+        Share of the light that comes from each lamp.
+    """
+
+    points: np.ndarray
+    normals: np.ndarray
+    light: np.ndarray
+    lamps: np.ndarray
 
 
 @dataclass
@@ -88,11 +114,16 @@ class Crowd:
     ----------
     scene : RaycastingScene
     vertices, normals : ndarray, shape (V, 3), float32, world
+    velocity : ndarray, shape (V, 3), float32, metres per second
+    roots : ndarray, shape (P, 3), metres, world
+        Where the people's hips are.
     """
 
     scene: object
     vertices: np.ndarray
     normals: np.ndarray
+    velocity: np.ndarray
+    roots: np.ndarray
 
 
 @dataclass
@@ -145,12 +176,24 @@ class Renderer:
             [np.where(p.face_region, p.id, 0).astype(np.uint8) for p in people]
         )
 
-    def crowd(self, transforms: list[np.ndarray]) -> Crowd:
-        """Pose everybody: skinning transforms of each person, in order."""
+    def crowd(self, transforms: list[np.ndarray], later: list[np.ndarray]) -> Crowd:
+        """Pose everybody.
+
+        Parameters
+        ----------
+        transforms, later : list of ndarray
+            Skinning transforms of each person, now and :data:`EXPOSURE_S` later.
+        """
         skinned = [p.skin(tf) for p, tf in zip(self.people, transforms)]
         vertices = np.concatenate([v for v, _ in skinned])
         normals = np.concatenate([n for _, n in skinned])
-        return Crowd(_scene(vertices, self.faces), vertices, normals)
+        after = np.concatenate([p.skin(tf)[0] for p, tf in zip(self.people, later)])
+        roots = [
+            tf[0, :3, :3] @ p.body.heads["root"] + tf[0, :3, 3]
+            for p, tf in zip(self.people, transforms)
+        ]
+        velocity = (after - vertices) / EXPOSURE_S
+        return Crowd(_scene(vertices, self.faces), vertices, normals, velocity, np.array(roots))
 
     def prepare(self, view: View, color: bool) -> None:
         """Trace the empty room for a view; with ``color`` also light and paint it."""
@@ -174,11 +217,80 @@ class Renderer:
         seen = t < view.range_m.ravel()[index]
         return Seen(index[seen], t[seen], triangle[seen].astype(np.int64), bary[seen])
 
-    def shade(self, view: View, crowd: Crowd, seen: Seen) -> np.ndarray:
-        """Linear colours of the pixels that people cover, shape (N, 3), float32."""
+    def picture(self, view: View, crowd: Crowd, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels that differ from the empty room: flat indices (N,), linear colours (N, 3)."""
+        rays = view.rays.reshape(-1, 6)
+        shadow = self._shadow(view, crowd)
+        dim = np.flatnonzero(shadow.ravel() < 0.985)
+        empty = view.color.reshape(-1, 3)
+        index = np.concatenate([dim, seen.index])
+        color = np.concatenate(
+            [empty[dim] * shadow.ravel()[dim, None], self._shade(view, crowd, seen, rays[seen.index])]
+        )
+        slot = np.full(len(rays), -1, dtype=np.int32)
+        slot[index] = np.arange(len(index))
+        fine = np.flatnonzero(self._detailed(view, seen))
+        new = fine[slot[fine] < 0]
+        slot[new] = np.arange(len(index), len(index) + len(new))
+        index = np.concatenate([index, new])
+        color = np.concatenate([color, empty[new]])
+        before = np.where(shadow.ravel()[fine, None] < 0.985, shadow.ravel()[fine, None], 1) * empty[fine]
+        total = color[slot[fine]]
+        for offset in _SUBPIXELS:
+            sub = _shifted(view.rays, fine, offset)
+            t, triangle, bary = _cast(crowd.scene, sub)
+            hit = np.flatnonzero(t < view.range_m.ravel()[fine])
+            part = Seen(fine[hit], t[hit], triangle[hit].astype(np.int64), bary[hit])
+            sample = before.copy()
+            sample[hit] = self._shade(view, crowd, part, sub[hit])
+            total = total + sample
+        color[slot[fine]] = total / (1 + len(_SUBPIXELS))
+        keep = np.ones(len(index), dtype=bool)
+        keep[slot[index] != np.arange(len(index))] = False
+        return index[keep], color[keep]
+
+    def flow(self, view: View, crowd: Crowd, seen: Seen) -> np.ndarray:
+        """Way of the covered pixels during the exposure, shape (N, 2), pixels."""
+        corners = self.faces[seen.triangle]
+        rays = view.rays.reshape(-1, 6)[seen.index]
+        points = rays[:, :3] + rays[:, 3:] * seen.range_m[:, None]
+        way = crowd.velocity[corners].mean(axis=1) * EXPOSURE_S
+        camera = view.camera
+        way = way @ camera.tf_camera_world[:3, :3].T
+        depth = np.maximum(camera.to_camera(points)[:, 2:], 0.1)
+        ahead = camera.to_camera(points)[:, :2] / depth
+        focal = camera.matrix[[0, 1], [0, 1]]
+        return ((way[:, :2] - ahead * way[:, 2:]) / depth * focal).astype(np.float32)
+
+    def _detailed(self, view: View, seen: Seen) -> np.ndarray:
+        """Pixels that one ray is too coarse for: edges and heads, shape (height, width), bool."""
+        label = np.zeros(view.range_m.shape, dtype=np.uint8)
+        label.ravel()[seen.index] = 1 + self.material[seen.triangle] % 255
+        edge = cv2.morphologyEx(label, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        head = (self.projection[seen.triangle] <= 2) | (self.face_label[seen.triangle] > 0)
+        edge.ravel()[seen.index[head]] = True
+        return edge
+
+    def _shadow(self, view: View, crowd: Crowd) -> np.ndarray:
+        """How much the people dim the empty room, shape (height, width), 0 to 1."""
+        bake = view.bake
+        points, normals = bake.points.reshape(-1, 3), bake.normals.reshape(-1, 3)
+        factor = np.ones(len(points), dtype=np.float32)
+        floor = np.flatnonzero(points[:, 2] < 0.05)
+        for root in crowd.roots:
+            squared = ((points[floor, :2] - root[:2]) ** 2).sum(axis=1)
+            factor[floor] *= 1 - 0.55 * np.exp(-squared / (2 * 0.24**2)).astype(np.float32)
+        for lamp, share in zip(self.room.lamps, bake.lamps.reshape(len(bake.lamps), -1)):
+            lit = np.flatnonzero(share > 0.05)
+            free = self._free(lamp, points[lit], normals[lit], (crowd.scene,), _LAMP_RAYS)[0]
+            factor[lit] *= 1 - share[lit] * (1 - free)
+        coarse = factor.reshape(bake.points.shape[:2])
+        return cv2.resize(coarse, view.range_m.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+    def _shade(self, view: View, crowd: Crowd, seen: Seen, rays: np.ndarray) -> np.ndarray:
+        """Linear colours of what rays (N, 6) saw of people, shape (N, 3), float32."""
         corners = self.faces[seen.triangle]
         bary = seen.bary.astype(np.float32)
-        rays = view.rays.reshape(-1, 6)[seen.index]
         points = rays[:, :3] + rays[:, 3:] * seen.range_m[:, None]
         normals = np.einsum("nk,nkc->nc", bary, crowd.normals[corners])
         normals = _towards(normals, rays[:, 3:])
@@ -190,8 +302,8 @@ class Renderer:
         albedo = self.textures.sample(self.material[seen.triangle], uv, footprint)
         light = self._ceiling(points, normals) * (0.35 + 0.65 * sky)[:, None]
         light += _sky(normals, self.room.ceiling) * sky[:, None]
-        for k, lamp in enumerate(self.room.lamps):
-            light += self._lamp(lamp, points, normals, (self._static, crowd.scene), k)
+        for lamp in self.room.lamps:
+            light += self._lamp(lamp, points, normals, (self._static, crowd.scene), _LAMP_RAYS)
         return albedo * light
 
     def signal(self, view: View, crowd: Crowd, seen: Seen) -> np.ndarray:
@@ -228,16 +340,17 @@ class Renderer:
             room.material[triangle].ravel(), uv.reshape(-1, 2), footprint.ravel()
         ).reshape(*shape, 3)
         step = (slice(_BAKE_STEP // 2, None, _BAKE_STEP),) * 2
-        coarse = self._irradiance(points[step], normals[step])
-        light = _upsample(coarse, points[step], normals[step], points, normals)
+        view.bake = self._irradiance(points[step], normals[step])
+        light = _upsample(view.bake, points, normals)
         emission = room.emission[triangle][..., None].astype(np.float32)
         gloss = view.gloss[..., None]
         mirror = _mirror(directions, normals)
         color = albedo * light * (1 - 0.4 * gloss) + gloss * mirror * np.minimum(light, 2.0)
-        return np.where(emission > 0, albedo * emission, color).astype(np.float32)
+        color = np.where(emission > 0, albedo * emission, color).astype(np.float32)
+        return _soften_edges(color, view.range_m, normals)
 
-    def _irradiance(self, points, normals) -> np.ndarray:
-        """Light on the empty room with soft shadows, shape (..., 3)."""
+    def _irradiance(self, points, normals) -> Bake:
+        """Light on the empty room with soft shadows."""
         shape = points.shape[:-1]
         points, normals = points.reshape(-1, 3), normals.reshape(-1, 3)
         rng = np.random.default_rng(11)
@@ -253,10 +366,19 @@ class Renderer:
         light = _sky(normals, self.room.ceiling) * open_sky[:, None]
         shadow = rng.uniform(-0.3, 0.3, (len(points), 3)) * [1, 1, 0]
         light += self._ceiling(points, normals, shadow)
-        for k, lamp in enumerate(self.room.lamps):
-            for turn in range(_LAMP_RAYS):
-                light += self._lamp(lamp, points, normals, (self._static,), k + 7 * turn) / _LAMP_RAYS
-        return light.reshape(*shape, 3).astype(np.float32)
+        lamps = [
+            self._lamp(lamp, points, normals, (self._static,), _LAMP_RAYS_ROOM)
+            for lamp in self.room.lamps
+        ]
+        light += sum(lamps)
+        total = np.maximum(light.sum(axis=1), 1e-6)
+        share = np.stack([(lamp.sum(axis=1) / total).reshape(shape) for lamp in lamps])
+        bake = Bake(
+            points.reshape(*shape, 3), normals.reshape(*shape, 3),
+            light.reshape(*shape, 3).astype(np.float32), share,
+        )  # fmt: skip
+        bake.light = _denoise(bake)
+        return bake
 
     def _ceiling(self, points, normals, shadow=None) -> np.ndarray:
         """Light of the ceiling's panels, shape (N, 3); with ``shadow`` offsets also shadowed."""
@@ -274,8 +396,8 @@ class Renderer:
         warm = np.array([1.0, 0.985, 0.95], dtype=np.float32)
         return 0.85 * self.room.ceiling * total[:, None] * warm
 
-    def _lamp(self, lamp: Lamp, points, normals, scenes, seed: int) -> np.ndarray:
-        """Light of a surgical lamp, one shadow ray a point, shape (N, 3)."""
+    def _lamp(self, lamp: Lamp, points, normals, scenes, count: int) -> np.ndarray:
+        """Light of a surgical lamp with soft shadows, shape (N, 3)."""
         light = np.zeros((len(points), 3), dtype=np.float32)
         along = points - lamp.place
         distance = np.linalg.norm(along, axis=1)
@@ -284,17 +406,55 @@ class Renderer:
         lit = np.flatnonzero(beam > 0.01)
         if not len(lit):
             return light
-        disc = np.random.default_rng([17, seed]).normal(size=(len(lit), 3)) * _LAMP_RADIUS_M / 2
-        disc -= (disc @ lamp.axis)[:, None] * lamp.axis
-        towards = lamp.place + 0.05 * lamp.axis + disc - points[lit]
-        length = np.linalg.norm(towards, axis=1, keepdims=True)
-        towards /= length
-        facing = np.clip(np.einsum("nc,nc->n", towards, normals[lit]), 0, None)
-        start = points[lit] + 0.006 * normals[lit]
-        free = ~_blocked(scenes, start, towards, max(float(length.min()) - 0.1, 0.1))
-        power = lamp.power * beam[lit] * facing * free / np.maximum(length[:, 0], 0.5) ** 2
+        free, facing = self._free(lamp, points[lit], normals[lit], scenes, count)
+        power = lamp.power * beam[lit] * facing * free / np.maximum(distance[lit], 0.5) ** 2
         light[lit] = power[:, None] * np.array([1.0, 0.97, 0.90])
         return light
+
+    def _free(self, lamp: Lamp, points, normals, scenes, count: int):
+        """Share of a lamp's disc that points see, and cosine to its middle, (N,) each."""
+        start = points + 0.006 * normals
+        u = np.cross(lamp.axis, [0.0, 1.0, 0.0])
+        u /= np.linalg.norm(u)
+        v = np.cross(lamp.axis, u)
+        free = np.zeros(len(points), dtype=np.float32)
+        facing = np.zeros(len(points), dtype=np.float32)
+        for k in range(count):
+            # Sunflower pattern on the disc.
+            radius, angle = _LAMP_RADIUS_M * np.sqrt((k + 0.5) / count), 2.399963 * k
+            source = lamp.place + 0.05 * lamp.axis + radius * (np.cos(angle) * u + np.sin(angle) * v)
+            towards = source - points
+            length = np.linalg.norm(towards, axis=1, keepdims=True)
+            towards /= length
+            facing += np.clip(np.einsum("nc,nc->n", towards, normals), 0, None)
+            free += ~_blocked(scenes, start, towards, max(float(length.min()) - 0.1, 0.1))
+        return free / count, facing / count
+
+
+def _shifted(rays, index, offset) -> np.ndarray:
+    """Rays beside pixel centres by ``offset`` (x, y) pixels, shape (N, 6)."""
+    height, width = rays.shape[:2]
+    y, x = np.divmod(index, width)
+    here = rays[y, x]
+    right = rays[y, np.minimum(x + 1, width - 1), 3:] - rays[y, np.maximum(x - 1, 0), 3:]
+    down = rays[np.minimum(y + 1, height - 1), x, 3:] - rays[np.maximum(y - 1, 0), x, 3:]
+    out = here.copy()
+    out[:, 3:] += 0.5 * (offset[0] * right + offset[1] * down)
+    out[:, 3:] /= np.linalg.norm(out[:, 3:], axis=1, keepdims=True)
+    return out
+
+
+def _soften_edges(color, range_m, normals) -> np.ndarray:
+    """Mix pixels at the edges of the empty room with their neighbours, (h, w, 3)."""
+    log_range = np.log(np.minimum(range_m, 100.0))
+    jump = cv2.morphologyEx(log_range, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0.03
+    for axis in range(3):
+        turn = cv2.morphologyEx(
+            np.ascontiguousarray(normals[..., axis]), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)
+        )
+        jump |= turn > 0.5
+    soft = cv2.GaussianBlur(color, (0, 0), 0.8)
+    return np.where(jump[..., None], soft, color)
 
 
 def _towards(normals, directions) -> np.ndarray:
@@ -326,14 +486,32 @@ def _mirror(directions, normals) -> np.ndarray:
     return (fresnel * np.clip(0.2 + 0.9 * up, 0.05, 1))[..., None]
 
 
-def _upsample(coarse, coarse_points, coarse_normals, points, normals) -> np.ndarray:
+def _denoise(bake: Bake, reach: int = 4) -> np.ndarray:
+    """Light averaged over neighbours on the same surface with like light, shape (h, w, 3)."""
+    total = np.zeros_like(bake.light)
+    weight = np.zeros((*bake.light.shape[:2], 1), dtype=np.float32)
+    level = np.log(bake.light.mean(axis=2) + 0.02)
+    for di in range(-reach, reach + 1):
+        for dj in range(-reach, reach + 1):
+            move = ((di, dj), (0, 1))
+            points = np.roll(bake.points, *move)
+            off = np.einsum("hwc,hwc->hw", points - bake.points, bake.normals)
+            same = np.einsum("hwc,hwc->hw", np.roll(bake.normals, *move), bake.normals) > 0.95
+            like = np.exp(-(((np.roll(level, *move) - level) / 0.35) ** 2))
+            w = (same * like * (np.abs(off) < 0.02))[..., None].astype(np.float32)
+            total += w * np.roll(bake.light, *move)
+            weight += w
+    return total / np.maximum(weight, 1e-6)
+
+
+def _upsample(bake: Bake, points, normals) -> np.ndarray:
     """Spread coarse light over all pixels, only along surfaces (joint bilateral), (h, w, 3)."""
     height, width = points.shape[:2]
     rows = (np.arange(height) - _BAKE_STEP // 2) / _BAKE_STEP
     columns = (np.arange(width) - _BAKE_STEP // 2) / _BAKE_STEP
     total = np.zeros((height, width, 3), dtype=np.float32)
     weight = np.zeros((height, width, 1), dtype=np.float32)
-    limit = np.array(coarse.shape[:2]) - 1
+    limit = np.array(bake.light.shape[:2]) - 1
     for di in (-1, 0, 1, 2):
         i = np.clip(np.floor(rows).astype(int) + di, 0, limit[0])
         wi = np.clip(2 - np.abs(rows - np.floor(rows) - di), 0, None)
@@ -341,10 +519,10 @@ def _upsample(coarse, coarse_points, coarse_normals, points, normals) -> np.ndar
             j = np.clip(np.floor(columns).astype(int) + dj, 0, limit[1])
             wj = np.clip(2 - np.abs(columns - np.floor(columns) - dj), 0, None)
             pick = np.ix_(i, j)
-            off = np.einsum("hwc,hwc->hw", coarse_points[pick] - points, normals)
-            same = np.clip(np.einsum("hwc,hwc->hw", coarse_normals[pick], normals), 0, 1) ** 4
+            off = np.einsum("hwc,hwc->hw", bake.points[pick] - points, normals)
+            same = np.clip(np.einsum("hwc,hwc->hw", bake.normals[pick], normals), 0, 1) ** 4
             w = np.exp(-((off / 0.03) ** 2)) * same * wi[:, None] * wj + 1e-6
             w = w[..., None].astype(np.float32)
-            total += w * coarse[pick]
+            total += w * bake.light[pick]
             weight += w
     return total / weight

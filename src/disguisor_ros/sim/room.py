@@ -72,8 +72,6 @@ class Room:
     lamps : list of Lamp
     ceiling : float
         Brightness of the ceiling's light.
-    backlight : float
-        Brightness of the light box on the wall, 0 for none.
     """
 
     vertices: np.ndarray
@@ -162,8 +160,8 @@ def build_room(textures: TextureSet, rng: np.random.Generator, hard: bool, scree
     _wall_things(b, rng, hard)
     height = 1.98 if hard else 2.12
     lamps = [
-        Lamp(np.array([-0.35, 0.42, height]), np.array(FIELD), 5.5),
-        Lamp(np.array([0.62, -0.40, height + 0.1]), np.array(FIELD), 5.0),
+        Lamp(np.array([-0.35, 0.42, height]), np.array(FIELD), 9.0),
+        Lamp(np.array([0.62, -0.40, height + 0.1]), np.array(FIELD), 8.0),
     ]
     for lamp, post in zip(lamps, ((-0.2, 1.1), (0.3, -1.1))):
         _lamp(b, lamp, np.array(post))
@@ -175,7 +173,7 @@ def _shell(b, rng, light):
     b.box((10, DEPTH_M + 2, 0.1), (1, 0, -0.05), b.paint(floor, 128.0), gloss=0.25)
     tiles = np.ones((256, 256, 1)) * linear((196, 208, 202))
     tiles[:3], tiles[:, :3] = linear((168, 180, 176)), linear((168, 180, 176))
-    tiles *= 1 + 0.03 * noise(rng, (256, 256), (20, 60))[..., None]
+    tiles *= 1 + 0.012 * noise(rng, (256, 256), (20, 60))[..., None]
     wall = b.paint(tiles, 427.0)
     x, y = WIDTH_M / 2, DEPTH_M / 2
     b.box((0.1, DEPTH_M, HEIGHT_M), (-x - 0.05, 0, HEIGHT_M / 2), wall)
@@ -201,10 +199,10 @@ def _table(b, rng, screen):
     b.box((0.35, 0.30, top - 0.15), (0.1, 0, (top - 0.1) / 2), b.steel, gloss=0.4)
     b.box((1.0, 0.55, 0.12), (0.1, 0, 0.06), b.white)
     b.box((0.34, 0.40, 0.07), (-0.88, 0, top + 0.015), b.paint(cloth(rng, (214, 222, 226), 0.1)))
-    x = np.linspace(-0.58, 1.12, 90)
+    x = np.linspace(-0.68, 1.12, 90)
     s = np.linspace(-0.92, 0.92, 110)
     gx, gs = np.meshgrid(x, s, indexing="ij")
-    body = np.interp(gx, (-0.6, -0.4, 0.2, 0.5, 1.05, 1.12), (0.24, 0.25, 0.22, 0.17, 0.15, 0.05))
+    body = np.interp(gx, (-0.68, -0.6, -0.4, 0.2, 0.5, 1.05, 1.12), (0.20, 0.25, 0.26, 0.235, 0.19, 0.16, 0.05))
     ripple = noise(rng, (90, 110), (3, 7)) * 0.006
     side = np.clip(np.abs(gs) - 0.30, 0, None)
     z = top + body * np.exp(-((gs / 0.26) ** 4)) - side + ripple
@@ -286,7 +284,7 @@ def _instruments(b, rng):
         b.add(mesh.lathe([(radius * 0.9, 0.99), (radius, 1.01), (radius * 0.6, 0.95)], 20, (*place, 0)), b.steel, gloss=0.7)
     for place, color in (((2.9, -2.4), (190, 40, 40)), ((2.4, -2.6), (210, 180, 50))):
         b.add(mesh.lathe([(0.18, 0.62), (0.21, 0.6), (0.17, 0.0)], 20, (*place, 0)), b.paint(color))
-    b.add(mesh.lathe([(0.001, 0.52), (0.17, 0.52), (0.17, 0.46), (0.03, 0.45), (0.03, 0.1), (0.24, 0.03)], 20, (-2.4, 1.1, 0)), b.dark)
+    b.add(mesh.lathe([(0.001, 0.52), (0.17, 0.52), (0.17, 0.46), (0.03, 0.45), (0.03, 0.1), (0.24, 0.03)], 20, (-3.1, -2.6, 0)), b.dark)
 
 
 def _wall_things(b, rng, hard):

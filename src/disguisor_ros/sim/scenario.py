@@ -65,8 +65,8 @@ def cameras(count: int, width: int, height: int, rng: np.random.Generator) -> di
         Of the colour images, pixels.
     rng : numpy Generator
     """
-    places = [(-2.7, -2.3, 2.55), (2.6, -2.2, 2.45), (2.5, 2.3, 2.65), (-2.6, 2.2, 2.5),
-              (0.1, -2.6, 2.85), (0.0, 2.6, 2.8), (-3.1, 0.2, 2.75), (1.4, 0.3, 2.93)]  # fmt: skip
+    places = [(-2.2, -1.9, 2.40), (2.1, -1.85, 2.35), (2.15, 1.9, 2.45), (-2.1, 1.85, 2.38),
+              (0.1, -2.3, 2.70), (0.0, 2.3, 2.65), (-2.6, 0.2, 2.55), (1.5, 0.3, 2.90)]  # fmt: skip
     out = {}
     for k, place in enumerate(places[:count]):
         place = np.array(place) + rng.normal(0, 0.06, 3) * [1, 1, 0.5]

@@ -38,8 +38,16 @@ class ColorSensor:
         shape = (empty.shape[0] + 64, empty.shape[1] + 64, 3)
         self._grain = [_grain(rng, shape) for _ in range(2)]
 
-    def expose(self, index: np.ndarray, color: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Picture with the pixels ``index`` (N,) replaced by linear ``color`` (N, 3).
+    def expose(self, index, color, moving, flow, rng: np.random.Generator) -> np.ndarray:
+        """Picture of the empty room with some pixels replaced.
+
+        Parameters
+        ----------
+        index, color : ndarray, shape (N,) and (N, 3)
+            Flat indices of the pixels and their linear light.
+        moving, flow : ndarray, shape (M,) and (M, 2)
+            Flat indices of pixels and their way during the exposure, pixels.
+        rng : numpy Generator
 
         Returns
         -------
@@ -47,13 +55,46 @@ class ColorSensor:
         """
         picture = self._empty.copy()
         picture.reshape(-1, 3)[index] = tone(color * self.balance, self.exposure)
-        picture = cv2.GaussianBlur(picture, (0, 0), 0.55)
+        _blur_motion(picture, moving, flow)
+        picture = cv2.GaussianBlur(picture, (0, 0), 0.5)
         height, width = picture.shape[:2]
         y, x = rng.integers(0, 64, 2)
-        grain = self._grain[int(rng.integers(2))][y : y + height, x : x + width]
-        # Shot noise: dark pixels are amplified more by the response.
-        picture += grain
+        picture += self._grain[int(rng.integers(2))][y : y + height, x : x + width]
         return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+
+
+def _blur_motion(picture, moving, flow, least_px: float = 0.7) -> None:
+    """Smear ``picture`` in place along the way of its pixels during the exposure."""
+    fast = np.linalg.norm(flow, axis=1) > least_px
+    if not fast.any():
+        return
+    height, width = picture.shape[:2]
+    y, x = np.divmod(moving[fast], width)
+    reach = int(np.clip(np.abs(flow[fast]).max(), 1, 12)) + 1
+    y0, y1 = max(y.min() - reach, 0), min(y.max() + reach + 1, height)
+    x0, x1 = max(x.min() - reach, 0), min(x.max() + reach + 1, width)
+    way = np.zeros((y1 - y0, x1 - x0, 2), dtype=np.float32)
+    known = np.zeros(way.shape[:2], dtype=np.float32)
+    way[y - y0, x - x0] = flow[fast]
+    known[y - y0, x - x0] = 1
+    # What moves also smears over its surroundings.
+    kernel = (2 * reach + 1, 2 * reach + 1)
+    share = cv2.blur(known, kernel)
+    spread = cv2.blur(way, kernel) / np.maximum(share, 1e-6)[..., None]
+    way = np.where(known[..., None] > 0, way, spread)
+    v, u = np.nonzero(share > 1e-6)
+    way = way[v, u]
+    total = np.zeros((len(v), 3), dtype=np.float32)
+    for step in (-0.5, -0.25, 0.0, 0.25, 0.5):
+        map_x = (u + x0 + step * way[:, 0]).astype(np.float32)
+        map_y = (v + y0 + step * way[:, 1]).astype(np.float32)
+        rows = max(-(-len(v) // 16384), 1)
+        pad = rows * 16384 - len(v)
+        map_x = np.pad(map_x, (0, pad)).reshape(rows, 16384)
+        map_y = np.pad(map_y, (0, pad)).reshape(rows, 16384)
+        part = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        total += part.reshape(-1, 3)[: len(v)]
+    picture[v + y0, u + x0] = total / 5
 
 
 def _grain(rng, shape):
@@ -77,8 +118,9 @@ class DepthSensor:
         self._chance = [rng.random(bigger, dtype=np.float32) for _ in range(_NOISE_TILES)]
         height, width = shape
         y, x = np.mgrid[:height, :width]
-        radius = np.hypot((x - width / 2) / (0.52 * width), (y - height / 2) / (0.56 * height))
-        self._outside = radius > 1.0
+        # The lit field of view is a hexagon: the corners of the image stay dark.
+        corner = np.abs(x - width / 2) / (width / 2) + 0.85 * np.abs(y - height / 2) / (height / 2)
+        self._outside = corner > 1.5
 
     def measure(self, depth_m, signal, rng: np.random.Generator) -> np.ndarray:
         """Depth image, shape (height, width), uint16 millimetres, 0 where nothing returned.
