@@ -144,7 +144,8 @@ class _Converter:
 
     def finish(self, name: str, outputs: dict[str, str]) -> onnx.ModelProto:
         for output, tensor in outputs.items():
-            self.emit("Identity", [tensor.removesuffix(":0")], output)
+            if tensor.removesuffix(":0") != output:
+                self.emit("Identity", [tensor.removesuffix(":0")], output)
         infos = [
             helper.make_tensor_value_info(output, TensorProto.FLOAT, None) for output in outputs
         ]
