@@ -68,17 +68,20 @@ def test_moved_rays_see_what_a_new_scene_sees(x, y, yaw, scale):
     cast(kept, template, camera, head_at(template))
     head.vertices = template.place(head.tf_world_head, scale)
     a, b = cast(kept, template, camera, head), cast(EmbreeBackend(), template, camera, head)
-    assert kept._shape is not None and np.mean((a.triangle < 0) != (b.triangle < 0)) < 1e-3
+    assert len(kept._scenes) == 1 and np.mean((a.triangle < 0) != (b.triangle < 0)) < 1e-3
     both = (a.triangle >= 0) & (b.triangle >= 0)
     assert np.allclose(a.depth_m[both], b.depth_m[both], atol=2e-3)
 
 
-def test_another_shape_builds_another_scene(template):
-    backend, camera, head = EmbreeBackend(), front_camera(), head_at(template)
-    cast(backend, template, camera, head)
-    head.vertices = head.vertices * np.float32([1.0, 1.0, 1.5])
-    rows = np.nonzero(cast(backend, template, camera, head).triangle >= 0)[0]
-    assert np.isclose(np.ptp(rows) + 1, 1.5 * 2 * 300 * np.tan(np.arcsin(0.05)), atol=2)
+def test_heads_of_different_shapes_are_not_confused(template):
+    backend, camera, heads = EmbreeBackend(), front_camera(), [head_at(template), head_at(template)]
+    heads[1].vertices = heads[0].vertices * np.float32([1.0, 1.0, 1.5])
+    for _ in range(2):
+        for head, stretch in zip(heads, (1.0, 1.5), strict=True):
+            rows = np.nonzero(cast(backend, template, camera, head).triangle >= 0)[0]
+            expected = stretch * 2 * 300 * np.tan(np.arcsin(0.05))
+            assert np.isclose(np.ptp(rows) + 1, expected, atol=2)
+    assert len(backend._scenes) == 2
 
 
 def test_coarse_grid_samples_the_same_image(template):

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from disguisor_ros.core.face_cover import cover_heads
 from disguisor_ros.core.rendering import EmbreeBackend
 from disguisor_ros.core.safety_net import SafetyNet
+from disguisor_ros.core.sightings import clean_keypoints, sight_heads
 
 TEMPLATE = ball_template()
 CAMERA = front_camera()
@@ -25,11 +26,14 @@ def covered_by(covers):
 
 
 def drawn(*heads):
-    return cover_heads(CAMERA, list(heads), TEMPLATE, EmbreeBackend())
+    sightings = sight_heads(CAMERA, list(heads), no_keypoints(), TEMPLATE)
+    return cover_heads(CAMERA, list(heads), TEMPLATE, EmbreeBackend(), sightings)
 
 
 def cast(keypoints, heads=(), covers=(), net=None, stamp_ns=0):
-    return (net or SafetyNet())(CAMERA, keypoints, list(heads), list(covers), stamp_ns)
+    keypoints, heads, covers = clean_keypoints(keypoints), list(heads), list(covers)
+    sightings = sight_heads(CAMERA, heads, keypoints, TEMPLATE)
+    return (net or SafetyNet())(CAMERA, keypoints, heads, sightings, covers, stamp_ns)
 
 
 def test_face_without_a_head_is_covered():
@@ -121,5 +125,5 @@ def test_clock_jump_forgets(stamp_ns):
 def test_any_keypoints_are_survived(keypoints):
     net = SafetyNet()
     for stamp_ns in (0, SECOND // 10):
-        for cover in net(CAMERA, keypoints, [], [], stamp_ns):
+        for cover in cast(keypoints, net=net, stamp_ns=stamp_ns):
             assert np.isfinite(cover.region.box).all() and cover.replaced.any()

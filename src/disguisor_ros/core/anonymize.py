@@ -11,6 +11,7 @@ from disguisor_ros.core.face_cover import Cover, cover_heads
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.rendering import make_backend
 from disguisor_ros.core.safety_net import SafetyNet
+from disguisor_ros.core.sightings import clean_keypoints, sight_heads
 from disguisor_ros.core.types import DepthView, Head, Region
 
 #: How the replaced pixels look.
@@ -197,8 +198,12 @@ class FaceRenderer:
         masked = frozenset()
         if self.mask != "never":
             masked = self._watch.masked(head.track_id for head in heads)
-        covers = cover_heads(camera, heads, self.template, self.backend, depth, masked)
-        return self._net(camera, keypoints, heads, covers, stamp_ns) + covers
+        keypoints = clean_keypoints(keypoints)
+        sightings = sight_heads(camera, heads, keypoints, self.template)
+        covers = cover_heads(
+            camera, heads, self.template, self.backend, sightings, depth, masked
+        )
+        return self._net(camera, keypoints, heads, sightings, covers, stamp_ns) + covers
 
 
 def _replace(image: np.ndarray, covers: list[Cover], mode: str, rgb: tuple[int, ...]) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.head_template import HeadTemplate
-from disguisor_ros.core.occlusion import in_front
+from disguisor_ros.core.occlusion import measure
 from disguisor_ros.core.rendering import Window, diffuse
+from disguisor_ros.core.sightings import FACE_SCORE, Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
 
 #: Cover reaches this far around the face, metres: what the template's face may be too small.
@@ -26,6 +27,9 @@ OCCLUDER_M = 0.06
 
 #: ... and this many standard deviations of the head's position.
 OCCLUDER_SIGMAS = 3.0
+
+#: A face that is turned this far away from the camera shows nothing that one would call a face.
+GONE_DEG = 135.0
 
 #: Standard deviation, metres, of a head whose own is not a number.
 UNKNOWN_SIGMA_M = 0.1
@@ -83,6 +87,7 @@ class _Posed:
     """A head in one camera's frame, with the window that it takes up in the image."""
 
     head: Head
+    sighting: Sighting
     vertices: np.ndarray
     normals: np.ndarray
     distance_m: float
@@ -96,6 +101,7 @@ def cover_heads(
     heads: list[Head],
     template: HeadTemplate,
     backend,
+    sightings: list[Sighting],
     depth: DepthView | None = None,
     masked: frozenset[int] = frozenset(),
 ) -> list[Cover]:
@@ -112,6 +118,8 @@ def cover_heads(
         Its topology is that of the heads' vertices.
     backend : callable
         See :func:`disguisor_ros.core.rendering.make_backend`.
+    sightings : list of Sighting
+        What 2D says of each head.
     depth : DepthView, optional
         Of the same instant; without it nothing counts as an occluder.
     masked : frozenset of int
@@ -123,7 +131,10 @@ def cover_heads(
         From far to near: what is near is to be drawn over what is far. Heads whose face the
         camera cannot see have none.
     """
-    posed = [p for p in (_pose(camera, head, template) for head in heads) if p is not None]
+    posed = [
+        pose for head, sighting in zip(heads, sightings, strict=True)
+        if (pose := _pose(camera, head, sighting, template)) is not None
+    ]  # fmt: skip
     posed.sort(key=lambda p: p.distance_m)
     face_triangles = template.face[template.faces].all(axis=1)
     mask_triangles = template.mask[template.faces].all(axis=1)
@@ -151,7 +162,9 @@ def cover_heads(
     return covers[::-1]
 
 
-def _pose(camera: Camera, head: Head, template: HeadTemplate) -> _Posed | None:
+def _pose(
+    camera: Camera, head: Head, sighting: Sighting, template: HeadTemplate
+) -> _Posed | None:
     """Bring a head into the camera's frame; None when it cannot be seen or makes no sense."""
     tf_world_head = np.asarray(head.tf_world_head, dtype=np.float64)
     if tf_world_head.shape != (4, 4) or not np.isfinite(tf_world_head).all():
@@ -171,7 +184,9 @@ def _pose(camera: Camera, head: Head, template: HeadTemplate) -> _Posed | None:
         return None
     rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
     normals = template.normals @ rotation.T.astype(np.float32)
-    return _Posed(head, vertices, normals, distance_m, sigma_m, margin_px, window)
+    return _Posed(
+        head, sighting, vertices, normals, distance_m, sigma_m, margin_px, window
+    )
 
 
 def _window(camera: Camera, vertices: np.ndarray, margin_px: float) -> Window | None:
@@ -224,13 +239,14 @@ def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) 
         return None
     away = cv2.distanceTransform((~face).astype(np.uint8), cv2.DIST_L2, 3)
     reach = away <= one.margin_px + 0.5 * crop.window.step
-    hidden = np.zeros_like(face)
+    hidden, agreement = np.zeros_like(face), 0.0
     if depth is not None:
         side = 2 * int(np.ceil(one.margin_px)) + 1
         front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
         margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.sigma_m
         whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
-        hidden = in_front(depth, camera, whole, np.where(reach, front_m, np.inf), margin_m)
+        front_m[~reach] = np.inf
+        hidden, agreement = measure(depth, camera, whole, front_m, margin_m)
     reach, face_inside, hidden = reach[crop.inner], face[crop.inner], hidden[crop.inner]
     replaced = reach & ~hidden
     if not replaced.any():
@@ -239,7 +255,7 @@ def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) 
     if one.head.confidence >= FACE_CONFIDENCE:
         visible &= surface_m[crop.inner] <= nearest_m[crop.outer]
     shown = np.count_nonzero(visible) / max(np.count_nonzero(face), 1)
-    confidence = _confidence(one, shown)
+    confidence = _confidence(one, camera, shown, agreement)
     outline = visible if visible.any() else replaced
     region = Region(
         box=tight_box(outline, crop.x, crop.y), polygon=outline_of(replaced, crop.x, crop.y),
@@ -248,10 +264,21 @@ def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) 
     return Cover(crop.x, crop.y, reach, replaced, region, upper=visible, sigma_m=one.sigma_m)
 
 
-def _confidence(one: _Posed, shown: float) -> float:
-    """Probability that the region shows a face: the head's own, its turn, and what hides it."""
+def _confidence(one: _Posed, camera: Camera, shown: float, agreement: float) -> float:
+    """Probability that the region shows a face.
+
+    The head's own confidence, less what hides the face, and only as far as this camera itself
+    saw a face there: nose and eyes in 2D, or by depth the head with its face turned this way.
+    """
     own = one.head.confidence if np.isfinite(one.head.confidence) else 0.0
-    return float(np.clip(own, 0, 1)) * min(1.0, 2 * shown)
+    to_camera = -one.vertices.mean(axis=0)
+    forward = camera.tf_camera_world[:3, :3] @ np.asarray(one.head.tf_world_head)[:3, 0]
+    cosine = forward @ to_camera / np.linalg.norm(to_camera)
+    turn_deg = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    turned = np.interp(turn_deg, (GONE_DEG - 30.0, GONE_DEG), (1.0, 0.0))
+    by_keypoints = 1 / (1 + np.exp((FACE_SCORE - one.sighting.face_score) / 0.05))
+    evidence = max(by_keypoints, agreement * turned)
+    return float(np.clip(own, 0, 1) * min(1.0, 2 * shown) * evidence)
 
 
 def _lamp(up: np.ndarray) -> np.ndarray:

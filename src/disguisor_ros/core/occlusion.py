@@ -1,4 +1,4 @@
-"""Which pixels of a window a depth camera measures clearly in front of a surface."""
+"""What a depth camera measured in front of, and on, a surface that another camera sees."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NEAREST_M = 0.3
 _SUPPORT = 4
 
 
-def in_front(
+def measure(
     depth: DepthView, camera: Camera, window: Window, surface_m: np.ndarray, margin_m: float
-) -> np.ndarray:
-    """Where something is measured clearly in front of a surface, as the camera sees it.
+) -> tuple[np.ndarray, float]:
+    """Compare depth with a surface, as the camera of the window sees both.
 
     Depth samples are moved from the frame of the depth camera into the camera's window one by
     one, so that an occluder is cut out where the camera sees it and not where the depth camera
-    does. Where nothing was measured the answer is False.
+    does.
 
     Parameters
     ----------
@@ -35,57 +35,76 @@ def in_front(
     surface_m : ndarray, shape (rows, columns), metres
         Distance of the surface along the camera's optical axis; inf where there is none.
     margin_m : float
-        How far in front a sample must lie, metres.
+        How far in front, or behind, a sample must lie not to belong to the surface, metres.
 
     Returns
     -------
-    ndarray, shape (rows, columns), bool
+    hidden : ndarray, shape (rows, columns), bool
+        Where something is measured clearly in front; False where nothing was measured.
+    agreement : float
+        Share of the samples, those in front left out, that lie on the surface; 0 without any.
     """
-    out = np.zeros(window.shape, dtype=np.uint8)
+    hidden = np.zeros(window.shape, dtype=np.uint8)
     finite = np.isfinite(surface_m)
-    if not finite.any():
-        return out.astype(bool)
-    farthest_m = float(surface_m[finite].max()) - margin_m
-    crop = _footprint(depth, camera, window, farthest_m) if farthest_m > _NEAREST_M else None
+    crop = None
+    if finite.any():
+        crop = _footprint(depth, camera, window, float(surface_m[finite].max()))
     if crop is None:
-        return out.astype(bool)
+        return hidden.astype(bool), 0.0
+    along_m, column, row, measured = _samples(depth, camera, window, crop)
+    ahead_m = surface_m[row, column] - along_m
+    on_face = np.isfinite(ahead_m)
+    on_surface = np.count_nonzero(on_face & (np.abs(ahead_m) <= margin_m))
+    agreement = on_surface / max(np.count_nonzero(on_face & (ahead_m <= margin_m)), 1)
+
+    front = on_face & (ahead_m > margin_m)
+    image = np.zeros(measured.shape, dtype=np.uint8)
+    image[measured] = front
+    front &= cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False,
+                           borderType=cv2.BORDER_CONSTANT)[measured] >= _SUPPORT  # fmt: skip
+    if not front.any():
+        return hidden.astype(bool), agreement
+    hidden[row[front], column[front]] = 1
+    # A depth pixel is seldom as fine as a colour pixel: give each its own footprint.
+    ratio = camera.matrix[0, 0] / depth.camera.matrix[0, 0] / window.step
+    side = int(np.ceil(ratio - 1e-3)) | 1  # an even kernel would shift
+    kernel = np.ones((side, side), np.uint8)
+    return cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, kernel).astype(bool), agreement
+
+
+def _samples(
+    depth: DepthView, camera: Camera, window: Window, crop: Window
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Depth samples (N,) of a crop as the camera sees them.
+
+    Returns distance in metres, column and row in the window, and which pixels (rows, columns) of
+    the crop they come from.
+    """
     z_m = depth.image[
         crop.y : crop.y + crop.rows, crop.x : crop.x + crop.columns
     ] * np.float32(depth.unit_m)
-    tf_camera_depth = camera.tf_camera_world @ depth.camera.tf_world_camera
-    slack_m = np.linalg.norm(tf_camera_depth[:3, 3]) + 1.5 * farthest_m * np.linalg.norm(
-        tf_camera_depth[2, :3] - (0, 0, 1)
-    )
     with np.errstate(invalid="ignore"):
-        near = (z_m > 0) & (z_m < farthest_m + slack_m)
-    if np.count_nonzero(near) < _SUPPORT:
-        return out.astype(bool)
-
-    points = np.ones((np.count_nonzero(near), 3))
-    points[:, :2] = crop.normalized(depth.camera)[near]
-    points *= z_m[near][:, None]
+        valid = (z_m > 0) & np.isfinite(z_m)
+    tf_camera_depth = camera.tf_camera_world @ depth.camera.tf_world_camera
+    points = np.ones((np.count_nonzero(valid), 3))
+    points[:, :2] = crop.normalized(depth.camera)[valid]
+    points *= z_m[valid][:, None]
     points = points @ tf_camera_depth[:3, :3].T + tf_camera_depth[:3, 3]
     pixels, along_m = camera.project_camera(points)
-    cells = np.rint(window.to_cells(pixels))
-    inside = ((cells >= 0) & (cells < (window.columns, window.rows))).all(axis=1)
-    column, row = np.where(inside[:, None], cells, 0).astype(int).T
-    front = inside & (along_m < surface_m[row, column] - margin_m)
-    image = np.zeros(near.shape, dtype=np.uint8)
-    image[near] = front
-    front &= cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False,
-                           borderType=cv2.BORDER_CONSTANT)[near] >= _SUPPORT  # fmt: skip
-    out[row[front], column[front]] = 1
-    # A depth pixel is seldom as fine as a colour pixel: give each its own footprint.
-    ratio = camera.matrix[0, 0] / depth.camera.matrix[0, 0] / window.step
-    side = int(np.ceil(ratio - 1e-3)) + 1
-    kernel = np.ones((side, side), np.uint8)
-    return cv2.morphologyEx(out, cv2.MORPH_CLOSE, kernel).astype(bool)
+    with np.errstate(invalid="ignore"):
+        cells = np.rint(window.to_cells(pixels))
+        inside = ((cells >= 0) & (cells < (window.columns, window.rows))).all(axis=1)
+    column, row = cells[inside].astype(int).T
+    valid[valid] = inside
+    return along_m[inside], column, row, valid
 
 
 def _footprint(
     depth: DepthView, camera: Camera, window: Window, farthest_m: float
 ) -> Window | None:
     """Part of the depth image that can show anything between the camera and a window."""
+    if farthest_m <= _NEAREST_M:
+        return None
     last_x = window.x + window.columns * window.step
     last_y = window.y + window.rows * window.step
     x, y = np.meshgrid(

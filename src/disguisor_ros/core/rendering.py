@@ -18,6 +18,12 @@ _AMBIENT = 0.6
 #: Meshes that differ by less than this after a similarity are the same shape, metres.
 _SAME_SHAPE_M = 1e-3
 
+#: Every how many vertices shapes are compared at.
+_SAMPLING = 8
+
+#: Scenes that are kept.
+_SCENES = 8
+
 
 @dataclass(frozen=True)
 class Window:
@@ -98,8 +104,8 @@ class Hits:
 class EmbreeBackend:
     """Ray casting on the CPU with Open3D's Embree scene.
 
-    Building a scene costs several times as much as casting its rays, and heads are one shape
-    moved and scaled: so the scene of the last shape is kept and the rays are moved instead.
+    Building a scene costs several times as much as casting its rays, and a person's head is one
+    shape that moves: so the scenes of the last shapes are kept and the rays are moved instead.
     """
 
     name = "open3d"
@@ -108,7 +114,7 @@ class EmbreeBackend:
         import open3d as o3d
 
         self._o3d = o3d
-        self._scene = self._shape = self._faces = None
+        self._scenes: list[tuple] = []
 
     def __call__(
         self, camera: Camera, vertices: np.ndarray, faces: np.ndarray, window: Window
@@ -122,34 +128,37 @@ class EmbreeBackend:
         faces : ndarray, shape (F, 3), int
         window : Window
         """
-        similarity = None
-        if faces is self._faces and vertices.shape == self._shape.shape:
-            similarity = _similarity(self._shape, vertices)
-        if similarity is None:
-            self._build(vertices, faces)
-            similarity = np.eye(3), np.zeros(3)
-        linear, offset = similarity
+        scene, (linear, offset) = self._scene_of(vertices, faces)
         inverse = np.linalg.inv(linear)
         # The ray parameter is the distance along the optical axis: directions have z = 1.
         rays = np.ones((*window.shape, 6), np.float32)
         rays[..., 3:5] = window.normalized(camera)
         rays[..., 3:] = rays[..., 3:] @ inverse.T.astype(np.float32)
         rays[..., :3] = -inverse @ offset
-        answer = self._scene.cast_rays(self._o3d.core.Tensor(rays), nthreads=1)
+        answer = scene.cast_rays(self._o3d.core.Tensor(rays), nthreads=1)
         depth_m = answer["t_hit"].numpy()
         triangle = answer["primitive_ids"].numpy().astype(np.int32)
         triangle[~np.isfinite(depth_m)] = -1
         uv = answer["primitive_uvs"].numpy()
         return Hits(depth_m, triangle, np.dstack([1 - uv.sum(axis=-1), uv]))
 
-    def _build(self, vertices: np.ndarray, faces: np.ndarray) -> None:
+    def _scene_of(self, vertices: np.ndarray, faces: np.ndarray):
+        """Scene of this shape, and the similarity from it to the vertices."""
+        some = vertices[::_SAMPLING].astype(np.float64)
+        for k, (scene, shape, topology) in enumerate(self._scenes):
+            same = topology is faces and shape.shape == some.shape
+            similarity = _similarity(shape, some) if same else None
+            if similarity is not None:
+                self._scenes.insert(0, self._scenes.pop(k))
+                return scene, similarity
         tensor = self._o3d.core.Tensor
-        self._scene = self._o3d.t.geometry.RaycastingScene(nthreads=1)
-        self._scene.add_triangles(
+        scene = self._o3d.t.geometry.RaycastingScene(nthreads=1)
+        scene.add_triangles(
             tensor(np.ascontiguousarray(vertices, dtype=np.float32)),
             tensor(np.ascontiguousarray(faces, dtype=np.uint32)),
         )
-        self._shape, self._faces = vertices.astype(np.float64), faces
+        self._scenes = [(scene, some, faces), *self._scenes[: _SCENES - 1]]
+        return scene, (np.eye(3), np.zeros(3))
 
 
 def _similarity(shape: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

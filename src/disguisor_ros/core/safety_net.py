@@ -9,13 +9,8 @@ import numpy as np
 
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.face_cover import Cover, outline_of
+from disguisor_ros.core.sightings import FACE_SCORE, MIN_SCORE, Sighting
 from disguisor_ros.core.types import Head, Region
-
-#: Keypoints below this score are not used at all.
-MIN_SCORE = 0.1
-
-#: Nose or eyes from this score on are evidence of a face that the camera sees.
-FACE_SCORE = 0.3
 
 #: A cover is held this long after its face was last covered, seconds.
 HOLD_S = 0.5
@@ -103,6 +98,7 @@ class SafetyNet:
         camera: Camera,
         keypoints: np.ndarray,
         heads: list[Head],
+        sightings: list[Sighting],
         covers: list[Cover],
         stamp_ns: int,
     ) -> list[Cover]:
@@ -112,9 +108,12 @@ class SafetyNet:
         ----------
         camera : Camera
         keypoints : ndarray, shape (P, 17, 3), pixels and score
-            Detections in this image; values that are not finite count as missing.
+            Detections in this image, from
+            :func:`~disguisor_ros.core.sightings.clean_keypoints`.
         heads : list of Head
             Of all persons.
+        sightings : list of Sighting
+            What 2D says of each head.
         covers : list of Cover
             What :func:`disguisor_ros.core.face_cover.cover_heads` made of them.
         stamp_ns : int
@@ -126,11 +125,10 @@ class SafetyNet:
         covered = np.zeros((camera.height, camera.width), dtype=bool)
         for cover in covers:
             covered[cover.slices] |= cover.reach
-        standing = _standing_heads(camera, heads)
         current = [_of_cover(cover, stamp_ns) for cover in covers]
         added = []
-        for detection in _by_evidence(keypoints):
-            ellipse = _uncovered_face(detection, covered, standing, stamp_ns)
+        for detection in keypoints[np.argsort(-keypoints[:, :5, 2].sum(axis=1), kind="stable")]:
+            ellipse = _uncovered_face(detection, covered, sightings, stamp_ns)
             cover = ellipse and ellipse.cover(camera, "keypoints")
             if cover is not None:
                 covered[cover.slices] |= cover.reach
@@ -157,28 +155,7 @@ class SafetyNet:
         return out
 
 
-def _by_evidence(keypoints: np.ndarray) -> list[np.ndarray]:
-    """Detections (17, 3) with missing values set to score 0, the surest face first."""
-    keypoints = np.array(keypoints, dtype=np.float64).reshape(-1, 17, 3)
-    broken = ~np.isfinite(keypoints).all(axis=2) | (np.abs(keypoints[..., :2]) > 1e5).any(axis=2)
-    keypoints[broken] = 0.0
-    return list(keypoints[np.argsort(-keypoints[:, :5, 2].sum(axis=1), kind="stable")])
-
-
-def _standing_heads(camera: Camera, heads: list[Head]) -> list[tuple[np.ndarray, float]]:
-    """Pixel and radius in pixels of the heads that this camera has before it."""
-    out = []
-    for head in heads:
-        tf_world_head = np.asarray(head.tf_world_head)
-        if tf_world_head.shape != (4, 4) or not np.isfinite(tf_world_head).all():
-            continue
-        pixel, depth_m = camera.project(tf_world_head[:3, 3])
-        if depth_m > 0.1:
-            out.append((pixel, 0.13 * camera.matrix[0, 0] / depth_m))
-    return out
-
-
-def _uncovered_face(detection, covered, standing, stamp_ns) -> _Ellipse | None:
+def _uncovered_face(detection, covered, sightings, stamp_ns) -> _Ellipse | None:
     """Ellipse for a detection that no cover answers for, or None."""
     face = detection[:3]
     evident = face[:, 2] >= FACE_SCORE
@@ -190,7 +167,7 @@ def _uncovered_face(detection, covered, standing, stamp_ns) -> _Ellipse | None:
     if _lookup(covered, ellipse.center[None]).all():
         return None
     turned_away = any(
-        np.linalg.norm(ellipse.center - pixel) < radius for pixel, radius in standing
+        np.linalg.norm(ellipse.center - s.pixel) < s.radius_px for s in sightings
     )
     return None if turned_away else ellipse
 

@@ -33,7 +33,7 @@ MIN_IOU = 0.4
 
 #: Rays through the boxes of one face pass this close to one point, metres: boxes show different
 #: sides of a head.
-SAME_FACE_M = 0.15
+SAME_FACE_M = 0.12
 
 #: Size of a face, root of box area, metres, and the factor by which a box may tell otherwise.
 FACE_SIZE_M = 0.16
@@ -163,7 +163,7 @@ def _score_view(boxes: np.ndarray, regions: list[Region]) -> _View:
     found = np.zeros(len(boxes), dtype=bool)
     if claimed and len(boxes):
         overlap = box_iou(boxes, np.stack(claimed))
-        rows, columns = linear_sum_assignment(-(overlap >= MIN_IOU) - 1e-3 * overlap)
+        rows, columns = linear_sum_assignment((overlap >= MIN_IOU) + 1e-3 * overlap, maximize=True)
         found[rows] = overlap[rows, columns] >= MIN_IOU
     centers = boxes[:, :2] + boxes[:, 2:] / 2
     outlines = [r.polygon.astype(np.float32).reshape(-1, 1, 2) for r in regions]
