@@ -113,9 +113,10 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
     path.write_text(
         "<!doctype html><html lang=en><meta charset=utf-8>"
         f"<title>{escape(title)}</title>"
-        f"<meta name=viewport content='width=device-width'>"
+        "<meta name=viewport content='width=device-width'>"
         f"<style>{_STYLE}</style>"
-        f"<h1>{escape(title)}</h1><p class=soft>{_subtitle(result)}</p>{''.join(sections)}</html>\n"
+        f"<h1>{escape(title)}</h1><p class=soft>{_subtitle(result)}</p>"
+        f"{''.join(sections)}</html>\n"
     )
 
 
