@@ -83,7 +83,7 @@ def anonymize(source: Path, path: Path, change, delay_ms: float | None = None) -
     """Write a bag in which ``change(image, faces, camera, index)`` was done to each image.
 
     ``change`` gives a new image, or (image, regions), or None to withhold the frame. With a delay
-    the bag also says when each image was replayed.
+    the bag also says how long each image took.
     """
     types = typestore().types
     order = {stamp_of(c, i): (c, i) for i in range(FRAMES) for c in CAMERAS}
@@ -106,8 +106,13 @@ def anonymize(source: Path, path: Path, change, delay_ms: float | None = None) -
                     _regions_message(message.header, regions),
                 )  # fmt: skip
             if delay_ms is not None:
-                header = types["std_msgs/msg/Header"](stamp=message.header.stamp, frame_id=camera)
-                bag.write("/disguisor/replayed", "std_msgs/msg/Header", time_ns, header)
+                latency = types["builtin_interfaces/msg/Duration"](
+                    sec=0, nanosec=int(1e6 * delay_ms)
+                )
+                bag.write(
+                    "/disguisor/latency", "disguisor_msgs/msg/Latency", late_ns,
+                    types["disguisor_msgs/msg/Latency"](message.header, camera, latency),
+                )  # fmt: skip
     return path
 
 

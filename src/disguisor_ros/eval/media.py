@@ -16,7 +16,7 @@ from rich.progress import track
 
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.pairs import BagPair, Pair
-from disguisor_ros.eval.scores import changed_pixels, region_boxes
+from disguisor_ros.eval.scores import box_iou, changed_pixels, region_boxes
 
 #: Width of an image on the contact sheet and in the video, pixels.
 SHEET_WIDTH, VIDEO_WIDTH = 800, 640
@@ -80,13 +80,19 @@ def _keep_best(pairs, best: dict[str, _Shown]) -> Iterator[Pair]:
     for pair in pairs:
         if pair.after is not None:
             boxes = region_boxes(changed_pixels(pair.before, pair.after), pair.regions)
-            boxes = boxes[np.argsort(-boxes[:, 2:].prod(axis=1), kind="stable")]
+            boxes = _distinct(boxes[np.argsort(-boxes[:, 2:].prod(axis=1), kind="stable")])
             kept = best.get(pair.camera)
             if kept is None or _rank(boxes) > _rank(kept.boxes):
                 best[pair.camera] = _Shown(pair, boxes)
         elif pair.camera not in best:
             best[pair.camera] = _Shown(pair, np.zeros((0, 4)))
         yield pair
+
+
+def _distinct(boxes: np.ndarray) -> np.ndarray:
+    """Boxes that overlap no earlier one by much: each face once."""
+    overlap = np.triu(box_iou(boxes, boxes), 1)
+    return boxes[overlap.max(axis=0, initial=0) < 0.2]
 
 
 def _rank(boxes: np.ndarray) -> tuple[int, float]:

@@ -19,7 +19,7 @@ from disguisor_ros.errors import UserError
 _INPUT = re.compile(r"/(?P<camera>.+)/color/image_raw(/compressed)?$")
 _OUTPUT = re.compile(r"/(?P<camera>.+)/anonymized/image_raw(/compressed)?$")
 _REGIONS = re.compile(r"/(?P<camera>.+)/anonymized/regions$")
-_REPLAYED = "/disguisor/replayed"
+_LATENCY = "/disguisor/latency"
 _BAG_ID = "/disguisor/bag_id"
 
 
@@ -62,7 +62,7 @@ class BagPair:
     stamps : dict of str to dict of int to str
         Camera -> stamp -> frame_id of every input image.
     published : dict of str to dict of int to list
-        Camera -> stamp -> (frame_id, receive time) of every published image.
+        Camera -> stamp -> frame_id of every published image (one entry each).
     bag_id : str or None
         Of the input bag.
 
@@ -78,7 +78,7 @@ class BagPair:
         self.stamps: dict[str, dict[int, str]] = defaultdict(dict)
         self.published: dict[str, dict[int, list]] = defaultdict(lambda: defaultdict(list))
         self._regions: dict[tuple[str, int], list[Region]] = {}
-        self._replayed: dict[tuple[str, int], int] = {}
+        self._latencies_ms: dict[str, list[float]] = defaultdict(list)
         with open_bag(self.input_bag) as reader:
             self._index_input(reader)
         with open_bag(self.anonymized_bag) as reader:
@@ -90,16 +90,8 @@ class BagPair:
         return sorted(self.stamps)
 
     def latencies_ms(self) -> dict[str, np.ndarray]:
-        """Milliseconds from replay to receipt, by camera; empty where it was not recorded."""
-        return {
-            camera: np.array([
-                (received_ns - self._replayed[camera, stamp_ns]) / 1e6
-                for stamp_ns, copies in self.published[camera].items()
-                for _, received_ns in copies
-                if (camera, stamp_ns) in self._replayed
-            ])
-            for camera in self.cameras
-        }  # fmt: skip
+        """Milliseconds from input to output, by camera; empty where it was not recorded."""
+        return {camera: np.array(self._latencies_ms[camera]) for camera in self.cameras}
 
     def frames(self) -> dict:
         """Count what became of the frames: published, withheld, doubled, made up."""
@@ -109,7 +101,7 @@ class BagPair:
         renamed = sum(
             frame_id != self.stamps[camera][stamp]
             for camera, stamp in left & entered
-            for frame_id, _ in self.published[camera][stamp]
+            for frame_id in self.published[camera][stamp]
         )
         return {
             "frames_in": len(entered),
@@ -170,16 +162,17 @@ class BagPair:
                 f"{self.anonymized_bag}: no anonymized images (/<cam>/anonymized/image_raw); is it"
                 " a bag that `disguisor run` wrote?"
             )
-        wanted = [c for c in reader.connections if c.topic in {*images, *regions, _REPLAYED}]
-        for connection, time_ns, rawdata in raw_messages(reader, wanted):
+        wanted = [c for c in reader.connections if c.topic in {*images, *regions, _LATENCY}]
+        for connection, _, rawdata in raw_messages(reader, wanted):
             stamp_ns, frame_id = header_of(rawdata)
             if connection.topic in images:
-                copies = self.published[images[connection.topic]][stamp_ns]
-                copies.append((frame_id, time_ns))
-            elif connection.topic == _REPLAYED:
-                self._replayed[frame_id, stamp_ns] = time_ns
+                self.published[images[connection.topic]][stamp_ns].append(frame_id)
+                continue
+            message = reader.deserialize(rawdata, connection.msgtype)
+            if connection.topic == _LATENCY:
+                latency_ms = 1e3 * message.latency.sec + 1e-6 * message.latency.nanosec
+                self._latencies_ms[message.camera].append(latency_ms)
             else:
-                message = reader.deserialize(rawdata, connection.msgtype)
                 key = regions[connection.topic], stamp_ns
                 self._regions[key] = [_to_region(region) for region in message.regions]
 

@@ -299,7 +299,7 @@ def _plot_recall(axes, evaluation: Evaluation) -> None:
 
 def _plot_latency(axes, evaluation: Evaluation) -> None:
     latencies = {name: ms for name, ms in evaluation.latencies_ms.items() if len(ms)}
-    axes.set(title="Latency by camera, replay to receipt", ylabel="ms")
+    axes.set(title="Latency by camera, input to output", ylabel="ms")
     if latencies:
         axes.boxplot(list(latencies.values()), tick_labels=list(latencies), whis=(0, 95),
                      showfliers=False, medianprops={"color": _BLUE})  # fmt: skip
