@@ -171,70 +171,63 @@ def _distinct(pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
     return np.array(sorted(kept), dtype=int)
 
 
-@dataclass
 class RayPairs:
-    """Where the rays of pairs of detections come closest, K pairs.
-
-    Parameters
-    ----------
-    first, second : ndarray, shape (K,), int
-        Detections.
-    points : ndarray, shape (K, 17, 3), metres, world
-        Midpoints of the closest approach.
-    weight : ndarray, shape (K, 17)
-        Geometric mean of the scores; 0 where either is missing.
-    distance_m, sigma_m : ndarray, shape (K, 17)
-        Closest distance of the rays, and what noise explains.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    points: np.ndarray
-    weight: np.ndarray
-    distance_m: np.ndarray
-    sigma_m: np.ndarray
-    depths: np.ndarray
-    sin_angle: np.ndarray
-
-
-def ray_pairs(
-    detections: Detections, first: np.ndarray, second: np.ndarray, mirrored: bool = False
-) -> RayPairs:
-    """Closest points of the rays of pairs of detections.
+    """How the rays of pairs of detections of different views pass each other, K pairs.
 
     Parameters
     ----------
     detections : Detections
     first, second : ndarray, shape (K,), int
-        Detections of different views.
     mirrored : bool
         Whether left and right of the second are exchanged.
+
+    Attributes
+    ----------
+    weight : ndarray, shape (K, 17)
+        Geometric mean of the scores; 0 where either is missing.
+    residual : ndarray, shape (K, 17)
+        Closest distance of the rays in standard deviations; large when they meet behind a camera.
     """
-    view = detections.view
-    baseline = detections.centers[view[first]] - detections.centers[view[second]]
-    a, b = detections.rays[first], detections.rays[second]
-    score_b = detections.score[second]
-    if mirrored:
-        b, score_b = b[:, MIRROR], score_b[:, MIRROR]
-    cosine = np.einsum("kjc,kjc->kj", a, b)
-    along_a = np.einsum("kjc,kc->kj", a, baseline)
-    along_b = np.einsum("kjc,kc->kj", b, baseline)
-    sin2 = np.maximum(1.0 - cosine**2, 1e-6)
-    depth_a = (cosine * along_b - along_a) / sin2
-    depth_b = (along_b - cosine * along_a) / sin2
-    closest_a = detections.centers[view[first]][:, None] + depth_a[..., None] * a
-    closest_b = detections.centers[view[second]][:, None] + depth_b[..., None] * b
-    gap = closest_a - closest_b
-    variance = 2.0 * MATCH_SIGMA_M**2 + PIXEL_SIGMA**2 * (depth_a**2 + depth_b**2)
-    return RayPairs(
-        first, second,
-        0.5 * (closest_a + closest_b),
-        np.sqrt(detections.score[first] * score_b),
-        np.sqrt(np.einsum("kjc,kjc->kj", gap, gap)),
-        np.sqrt(variance),
-        np.stack([depth_a, depth_b]),
-        np.sqrt(sin2),
-    )  # fmt: skip
+
+    def __init__(
+        self, detections: Detections, first: np.ndarray, second: np.ndarray, mirrored: bool = False
+    ):
+        self.first, self.second = first, second
+        self._detections, self._mirrored = detections, mirrored
+        rays, centers, view = detections.rays, detections.centers, detections.view
+        # Seen from each ray: (ray x baseline) and (ray . baseline) for every other view.
+        baseline = centers[view][:, None] - centers[None]
+        moment = np.cross(baseline[:, :, None], rays[:, None])
+        along = np.einsum("nvc,njc->nvj", baseline, rays)
+        a, b = rays[first], rays[second]
+        score_b, along_b = detections.score[second], -along[second, view[first]]
+        if mirrored:
+            b, score_b, along_b = b[:, MIRROR], score_b[:, MIRROR], along_b[:, MIRROR]
+        along_a = along[first, view[second]]
+        cosine = np.einsum("kjc,kjc->kj", a, b)
+        triple = np.einsum("kjc,kjc->kj", moment[first, view[second]], b)
+        sin2 = np.maximum(1.0 - cosine**2, 1e-6)
+        self.depth_a = (cosine * along_b - along_a) / sin2
+        self.depth_b = (along_b - cosine * along_a) / sin2
+        self.sigma2 = (
+            2.0 * MATCH_SIGMA_M**2 + PIXEL_SIGMA**2 * (self.depth_a**2 + self.depth_b**2)
+        )
+        self.sin2 = sin2
+        nearest = np.minimum(self.depth_a, self.depth_b)
+        possible = (nearest > 0.2) & (np.maximum(self.depth_a, self.depth_b) < 12.0)
+        self.residual = np.where(possible, np.abs(triple) / np.sqrt(sin2 * self.sigma2), 9.0)
+        self.weight = np.sqrt(detections.score[first] * score_b)
+
+    def points(self, k: np.ndarray) -> np.ndarray:
+        """Midpoints of the closest approach of some of the pairs, shape (len(k), 17, 3)."""
+        detections, first, second = self._detections, self.first[k], self.second[k]
+        b = detections.rays[second]
+        if self._mirrored:
+            b = b[:, MIRROR]
+        centers = detections.centers[detections.view]
+        total = self.depth_a[k][..., None] * detections.rays[first]
+        total += self.depth_b[k][..., None] * b
+        return 0.5 * (total + (centers[first] + centers[second])[:, None])
 
 
 def affinities(
@@ -253,13 +246,14 @@ def affinities(
     count = len(detections)
     straight, mirrored = np.zeros((count, count)), np.full((count, count), -_WORST)
     first, second = np.nonzero(detections.view[:, None] < detections.view[None])
-    pairs = ray_pairs(detections, first, second)
-    straight[first, second] = straight[second, first] = pair_affinity(pairs, floor_z_m)
-    apart = np.sort(pairs.distance_m / pairs.sigma_m, axis=1)[:, 4]
-    doubtful = (straight[first, second] < 0.4) & (apart < _WORST)
+    pairs = RayPairs(detections, first, second)
+    value = pair_affinity(pairs, floor_z_m)
+    straight[first, second] = straight[second, first] = value
+    ordered = np.partition(pairs.residual, (4, 9), axis=1)
+    doubtful = (value < 0.4) & (ordered[:, 4] < 2.5) & (ordered[:, 9] < 6.0)
     if doubtful.any():
         first, second = first[doubtful], second[doubtful]
-        pairs = ray_pairs(detections, first, second, mirrored=True)
+        pairs = RayPairs(detections, first, second, mirrored=True)
         value = pair_affinity(pairs, floor_z_m) - _MIRRORED
         mirrored[first, second] = mirrored[second, first] = value
     return straight, mirrored
@@ -271,23 +265,20 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     Agreement of rays alone is blind along epipolar lines; the size of the body that a pair
     makes, and its height over the floor, tell most of the rest.
     """
-    in_front = (pairs.depths > 0.2).all(axis=0) & (pairs.depths < 12.0).all(axis=0)
-    residual = np.where(in_front, pairs.distance_m / pairs.sigma_m, _WORST)
-    evidence = _agreement(residual)
-    weight = pairs.weight
-    total = weight.sum(axis=1)
-    mean = (evidence * weight).sum(axis=1) / np.maximum(total, 1e-9)
-    bones = np.linalg.norm(pairs.points[:, BONE_A] - pairs.points[:, BONE_B], axis=-1)
-    spread = pairs.sigma_m / np.maximum(pairs.sin_angle, 0.05)
-    sigma = np.sqrt(
-        (1.5 * BONE_SIGMA_M) ** 2 + 0.5 * (spread[:, BONE_A] ** 2 + spread[:, BONE_B] ** 2)
-    )
+    total = pairs.weight.sum(axis=1)
+    evidence = _agreement(pairs.residual) * pairs.weight
+    affinity = evidence.sum(axis=1) / np.maximum(total, 1e-9)
+    near = np.nonzero(affinity > -0.3)[0]
+    points, weight = pairs.points(near), pairs.weight[near]
+    bones = np.linalg.norm(points[:, BONE_A] - points[:, BONE_B], axis=-1)
+    spread2 = pairs.sigma2[near] / np.maximum(pairs.sin2[near], 0.0025)
+    variance = (1.5 * BONE_SIGMA_M) ** 2 + 0.5 * (spread2[:, BONE_A] + spread2[:, BONE_B])
     bone_weight = np.minimum(weight[:, BONE_A], weight[:, BONE_B])
-    strange = np.clip(np.abs(bones - BONE_LENGTH_M) / sigma - 1.0, 0.0, 4.0)
+    strange = np.clip(np.abs(bones - BONE_LENGTH_M) / np.sqrt(variance) - 1.0, 0.0, 4.0)
     size = (strange * bone_weight).sum(axis=1) / np.maximum(bone_weight.sum(axis=1), 1e-9)
-    affinity = mean - 0.5 * size
+    affinity[near] -= 0.5 * size
     if floor_z_m is not None:
-        affinity -= _off_the_floor(pairs.points, weight, floor_z_m)
+        affinity[near] -= _off_the_floor(points, weight, floor_z_m)
     return affinity * np.minimum(1.0, total / 2.0)
 
 
@@ -329,39 +320,88 @@ def _off_the_floor(points: np.ndarray, weight: np.ndarray, floor_z_m: float) -> 
     return (outside * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
 
 
-def cluster(view: np.ndarray, affinity: np.ndarray, rounds: int = 4) -> np.ndarray:
+def cluster(
+    view: np.ndarray, affinity: np.ndarray, seeds: np.ndarray | None = None, rounds: int = 4
+) -> np.ndarray:
     """Partition nodes into persons, at most one node of a view in each.
 
-    Maximises the sum of affinities within persons. Starts from agglomeration (the pair of groups
-    with the highest mean affinity first) and improves it view by view: all nodes of a view are
-    assigned anew to the groups of the other views by the Hungarian method, which is optimal for
-    that view, until nothing changes.
+    Maximises the sum of affinities within persons by block coordinate ascent: all nodes of a
+    view are assigned anew to the groups of the other views by the Hungarian method, which is
+    optimal for that view, until nothing changes. Groups that agree on the whole are joined in
+    between, the most alike first.
 
     Parameters
     ----------
     view : ndarray, shape (N,), int
         View of a node; tracks are the nodes of one more view.
     affinity : ndarray, shape (N, N), symmetric
+    seeds : ndarray of int, optional
+        Nodes (the tracks) that the search starts from: first each view is assigned to them.
 
     Returns
     -------
     ndarray, shape (N,), int
         Person of each node, numbered from 0.
     """
-    count = len(view)
-    if count == 0:
-        return np.zeros(0, dtype=int)
-    same_view = view[:, None] == view[None]
-    affinity = np.where(same_view, 0.0, affinity)
-    label = _agglomerate(affinity, same_view)
-    members = {v: np.nonzero(view == v)[0] for v in np.unique(view)}
+    label = np.arange(len(view))
+    if len(view) == 0:
+        return label
+    affinity = np.where(view[:, None] == view[None], 0.0, affinity)
+    members = [np.nonzero(view == v)[0] for v in np.unique(view)]
+    if seeds is not None and len(seeds):
+        attraction = np.zeros_like(affinity)
+        attraction[:, seeds] = affinity[:, seeds]
+        for nodes in members:
+            if nodes[0] not in seeds:
+                label = _reassign(label, nodes, attraction)
+    label = _joined(label, view, affinity)
     for _ in range(rounds):
-        before = label.copy()
-        for nodes in members.values():
+        before = label
+        for nodes in members:
             label = _reassign(label, nodes, affinity)
-        if _same_partition(before, label):
+        label = _joined(label, view, affinity)
+        if np.array_equal(before[:, None] == before, label[:, None] == label):
             break
     return np.unique(label, return_inverse=True)[1]
+
+
+def _joined(label: np.ndarray, view: np.ndarray, affinity: np.ndarray) -> np.ndarray:
+    """Join groups without a common view, highest mean affinity first, while that is positive."""
+    label = np.unique(label, return_inverse=True)[1]
+    count = label.max() + 1
+    member = np.eye(count)[label]
+    total = member.T @ affinity @ member
+    views = np.zeros((count, view.max() + 1))
+    views[label, view] = 1.0
+    size = member.sum(axis=0)
+    mean = np.where(views @ views.T > 0, -np.inf, total / (size[:, None] * size))
+    while True:
+        i, j = divmod(int(mean.argmax()), count)
+        if not mean[i, j] > 0:
+            return label
+        label[label == j] = i
+        total[i] += total[j]
+        total[:, i] += total[:, j]
+        views[i] += views[j]
+        size[i] += size[j]
+        views[j] = 1.0
+        row = np.where(views @ views[i] > 0, -np.inf, total[i] / (size * size[i]))
+        mean[i] = mean[:, i] = row
+        mean[j] = mean[:, j] = -np.inf
+
+
+def _reassign(label: np.ndarray, nodes: np.ndarray, affinity: np.ndarray) -> np.ndarray:
+    """Assign the nodes of one view optimally to the groups that the other views make."""
+    member = np.eye(len(label))[label]
+    member[nodes] = 0.0
+    free = np.nonzero(~member.any(axis=0))[0]
+    gain = affinity[nodes] @ member
+    gain[:, free] = -1e9
+    gain[:, free[: len(nodes)]] = 0.0
+    columns = linear_sum_assignment(-gain)[1]
+    label = label.copy()
+    label[nodes] = columns
+    return label
 
 
 def mirrored_members(straight: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
@@ -386,46 +426,3 @@ def mirrored_members(straight: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
             break
         turned[best] = ~turned[best]
     return ~turned if 2 * turned.sum() > len(turned) else turned
-
-
-def _agglomerate(affinity: np.ndarray, conflict: np.ndarray) -> np.ndarray:
-    count = len(affinity)
-    label = np.arange(count)
-    total = affinity.copy()
-    conflict = conflict.copy()
-    size = np.ones(count)
-    while True:
-        mean = np.where(conflict, -np.inf, total / (size[:, None] * size[None]))
-        best = int(np.argmax(mean))
-        i, j = divmod(best, count)
-        if not mean[i, j] > 0:
-            return label
-        label[label == j] = i
-        total[i] += total[j]
-        total[:, i] += total[:, j]
-        conflict[i] |= conflict[j]
-        conflict[:, i] |= conflict[:, j]
-        conflict[j] = conflict[:, j] = True
-        size[i] += size[j]
-
-
-def _reassign(label: np.ndarray, nodes: np.ndarray, affinity: np.ndarray) -> np.ndarray:
-    """Assign the nodes of one view optimally to the groups that the other views make."""
-    label = label.copy()
-    label[nodes] = -1
-    others = np.nonzero(label >= 0)[0]
-    groups, inverse = np.unique(label[others], return_inverse=True)
-    member = np.zeros((len(others), len(groups)))
-    member[np.arange(len(others)), inverse] = 1.0
-    gain = affinity[np.ix_(nodes, others)] @ member
-    gain = np.concatenate([gain, np.zeros((len(nodes), len(nodes)))], axis=1)
-    rows, columns = linear_sum_assignment(-gain)
-    fresh = len(label) + np.arange(len(nodes))
-    for row, column in zip(rows, columns, strict=True):
-        alone = column >= len(groups)
-        label[nodes[row]] = fresh[row] if alone else groups[column]
-    return np.unique(label, return_inverse=True)[1]
-
-
-def _same_partition(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a[:, None] == a[None], b[:, None] == b[None])

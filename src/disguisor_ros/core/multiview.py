@@ -25,12 +25,16 @@ from disguisor_ros.core.triangulation import (
     complete,
     consensus_points,
     solve,
+    stack,
     unswap,
 )
 from disguisor_ros.core.types import HEAD_JOINTS, DepthView
 
 #: Mean residual of a detection, in standard deviations, from which it is another person's.
 _STRANGER = 3.0
+
+#: Joints are sought from a prediction that is sharper than this, else from the rays, metres.
+_SHARP_M = 0.12
 
 #: A detection this similar to a known person in its view is that person.
 _SAME_OKS = 0.5
@@ -48,11 +52,14 @@ class Group:
         Index of the track that predicted the person.
     mirrored : set of int
         Views that have confused left and right.
+    result : Triangulated or None
+        Joints of this person alone, once they were found for these detections.
     """
 
     detections: dict[int, int] = field(default_factory=dict)
     track: int | None = None
     mirrored: set[int] = field(default_factory=set)
+    result: Triangulated | None = None
 
 
 class Scene:
@@ -83,15 +90,17 @@ class Scene:
     def people(self) -> tuple[list[Group], Triangulated]:
         """Groups with at least one detection, and their joints."""
         groups = [group for group in self._associate() if group.detections]
-        together = [group for group in groups if len(group.detections) > 1 or group.track is not None]
-        found, loose = self._verified(together)
-        loose += [d for g in groups if g not in together for d in g.detections.values()]
-        found, loose = self._absorbed(found, loose)
+        together = [g for g in groups if len(g.detections) > 1 or g.track is not None]
+        loose = [d for g in groups if g not in together for d in g.detections.values()]
+        loose += self._disowned(together)
+        found = [group for group in together if group.detections]
+        loose = self._absorbed(found, loose)
         singles = [
             Group({int(self.detections.view[d]): d}) for d in loose if self._shows_a_person(d)
         ]
         everyone = found + singles
-        return everyone, self._solve(everyone)
+        self._solve(everyone)
+        return everyone, stack([group.result for group in everyone], len(self.cameras))
 
     def _associate(self) -> list[Group]:
         detections = self.detections
@@ -105,7 +114,7 @@ class Scene:
             )
             affinity[count:, :count] = affinity[:count, count:].T
         view = np.concatenate([detections.view, np.full(tracks, len(detections.names))])
-        label = cluster(view, affinity)
+        label = cluster(view, affinity, seeds=count + np.arange(tracks))
         groups = [Group() for _ in range(label.max(initial=-1) + 1)]
         for node, person in enumerate(label):
             if node < count:
@@ -119,32 +128,26 @@ class Scene:
                 group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
         return groups
 
-    def _verified(self, groups: list[Group]) -> tuple[list[Group], list[int]]:
-        """Groups without the detections that do not fit, and those detections."""
+    def _disowned(self, groups: list[Group]) -> list[int]:
+        """Take detections that do not fit out of their groups."""
         loose = []
-        if not groups:
-            return [], loose
-        result = self._solve(groups)
-        for k, group in enumerate(groups):
-            misfit = self._misfit(result, k)
-            worst = {v: misfit[v] for v in group.detections if misfit[v] > _STRANGER}
+        self._solve(groups)
+        for group in groups:
+            misfit = _misfit(group.result.residual)
+            worst = [v for v in group.detections if misfit[v] > _STRANGER]
             if len(group.detections) == 2 and group.track is None and worst:
-                worst = dict.fromkeys(group.detections, 0.0)
+                worst = list(group.detections)
             for view in worst:
                 loose.append(group.detections.pop(view))
-        return [group for group in groups if group.detections], loose
+                group.result = None
+        return loose
 
-    def _misfit(self, result: Triangulated, person: int) -> np.ndarray:
-        """Mean residual of each view, shape (V,), each joint capped."""
-        residual = np.minimum(result.residual[person], 6.0)
-        seen = np.isfinite(residual)
-        return np.where(seen, residual, 0.0).sum(1) / np.maximum(seen.sum(1), 1)
-
-    def _absorbed(self, groups: list[Group], loose: list[int]) -> tuple[list[Group], list[int]]:
-        """Give loose detections to the people that they coincide with."""
+    def _absorbed(self, groups: list[Group], loose: list[int]) -> list[int]:
+        """Give loose detections to the people that they coincide with; those that are left."""
         if not groups or not loose:
-            return groups, loose
-        joints = self._solve(groups).joints
+            return loose
+        self._solve(groups)
+        joints = np.array([group.result.joints for group in groups])
         left = []
         for d in sorted(loose, key=lambda d: -self.detections.score[d].sum()):
             view = int(self.detections.view[d])
@@ -159,23 +162,33 @@ class Scene:
                 left.append(d)
             elif view not in groups[best].detections:
                 groups[best].detections[view] = d
-        return groups, left
+                groups[best].result = None
+        return left
 
     def _shows_a_person(self, detection: int) -> bool:
         score = self.detections.score[detection]
         head = score[list(HEAD_JOINTS)]
         return bool((head > 0).sum() >= 2 or (score > 0.3).sum() >= 5)
 
-    def _solve(self, groups: list[Group]) -> Triangulated:
+    def _solve(self, groups: list[Group]) -> None:
+        """Find the joints of groups that have none yet."""
+        groups = [group for group in groups if group.result is None]
+        if not groups:
+            return
         observations = self._observations(groups)
         prior = self._prior(groups)
-        joints = consensus_points(observations)
-        for k, group in enumerate(groups):
+        joints = prior.joints.copy()
+        vague = np.nonzero(~(prior.sigma_m.mean(axis=1) < _SHARP_M))[0]
+        if len(vague):
+            joints[vague] = consensus_points(observations.take(vague))
+        for k in vague:
             if np.isfinite(joints[k]).all(-1).sum() < 2:
-                joints[k] = self._first_guess(group, prior.joints[k])
+                joints[k] = self._first_guess(groups[k], prior.joints[k])
         observations = unswap(observations, joints)
         joints = complete(joints, observations)
-        return solve(observations, joints, prior, self.floor_z_m)
+        result = solve(observations, joints, prior, self.floor_z_m)
+        for k, group in enumerate(groups):
+            group.result = result.of(k)
 
     def _first_guess(self, group: Group, expected: np.ndarray) -> np.ndarray:
         if np.isfinite(expected).any():
@@ -205,9 +218,15 @@ class Scene:
 
     def _prior(self, groups: list[Group]) -> Prior:
         joints = np.full((len(groups), 17, 3), np.nan)
-        sigma_m = np.ones((len(groups), 17))
+        sigma_m = np.full((len(groups), 17), np.inf)
         for k, group in enumerate(groups):
             if group.track is not None:
                 joints[k] = self.expected.joints[group.track]
                 sigma_m[k] = self.expected.sigma_m[group.track]
         return Prior(joints, sigma_m)
+
+
+def _misfit(residual: np.ndarray) -> np.ndarray:
+    """Mean residual of each view of a person, each joint capped; (V, 17) to (V,)."""
+    seen = np.isfinite(residual)
+    return np.where(seen, np.minimum(residual, 6.0), 0.0).sum(1) / np.maximum(seen.sum(1), 1)

@@ -25,6 +25,11 @@ _ROBUST = 2.0
 
 _EYE = np.eye(3)
 
+_JOINT = np.arange(17)
+
+#: +1 and -1 where a bone (column) begins and ends.
+_INCIDENCE = 1.0 * (_JOINT[:, None] == BONE_A) - (_JOINT[:, None] == BONE_B)
+
 #: Shoulders and hips.
 _TRUNK = np.isin(np.arange(17), (5, 6, 11, 12))
 
@@ -85,6 +90,21 @@ class Triangulated:
     residual: np.ndarray
     weight: np.ndarray
 
+    def of(self, person: int) -> Triangulated:
+        """One person's part, without the axis of persons."""
+        return Triangulated(*(array[person] for array in self._arrays()))
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.joints, self.covariance, self.residual, self.weight
+
+
+def stack(persons: list[Triangulated], views: int) -> Triangulated:
+    """Parts of single persons as one."""
+    if not persons:
+        shapes = ((0, 17, 3), (0, 17, 3, 3), (0, views, 17), (0, views, 17))
+        return Triangulated(*(np.zeros(shape) for shape in shapes))
+    return Triangulated(*(np.array(part) for part in zip(*(p._arrays() for p in persons))))
+
 
 def consensus_points(observations: Observations) -> np.ndarray:
     """Joints by the pair of views that most other views agree with; NaN where one view sees it.
@@ -133,22 +153,26 @@ def unswap(observations: Observations, joints: np.ndarray) -> Observations:
 
     A limb of a view is exchanged when that brings its rays clearly closer to the joints.
     """
-    rays, score = observations.rays.copy(), observations.score.copy()
     straight = residuals(observations, joints)
-    mirrored = Observations(
-        observations.centers, observations.rays[:, :, MIRROR], observations.score[:, :, MIRROR]
-    )
-    crossed = residuals(mirrored, joints)
-    cap = 4.0
-    for left in SWAP_GROUPS:
-        known = np.isfinite(straight[..., left]) & np.isfinite(crossed[..., left])
-        before = np.where(known, np.minimum(straight[..., left], cap) ** 2, 0.0).sum(-1)
-        after = np.where(known, np.minimum(crossed[..., left], cap) ** 2, 0.0).sum(-1)
-        swap = known.any(-1) & (after + 4.0 * known.sum(-1) ** 0.5 < before)
-        person, view = np.nonzero(swap)
-        grid = np.ix_(range(len(person)), left)
-        for array, other in ((rays, mirrored.rays), (score, mirrored.score)):
-            array[person[:, None], view[:, None], left] = other[person, view][grid]
+    doubtful = np.nonzero((straight > 3.0).any(axis=(1, 2)))[0]
+    if len(doubtful) == 0:
+        return observations
+    mirrored = observations.take(doubtful)
+    mirrored = Observations(mirrored.centers, mirrored.rays[:, :, MIRROR], mirrored.score[:, :, MIRROR])
+    crossed = residuals(mirrored, joints[doubtful])
+    straight = straight[doubtful]
+    both = np.isfinite(straight) & np.isfinite(crossed)
+    before = np.where(both, np.minimum(straight, 4.0) ** 2, 0.0)
+    after = np.where(both, np.minimum(crossed, 4.0) ** 2, 0.0)
+    rays, score = observations.rays.copy(), observations.score.copy()
+    for limb in SWAP_GROUPS:
+        gain = (before[..., limb] - after[..., limb]).sum(-1)
+        clear = 4.0 * np.sqrt(both[..., limb].sum(-1)) + 1e-9
+        person, view = np.nonzero(gain > clear)
+        if len(person):
+            at = doubtful[person][:, None], view[:, None], limb[None]
+            rays[at] = mirrored.rays[person[:, None], view[:, None], limb[None]]
+            score[at] = mirrored.score[person[:, None], view[:, None], limb[None]]
     return Observations(observations.centers, rays, score)
 
 
@@ -309,21 +333,15 @@ def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -
 def _normal_matrix(blocks: np.ndarray, vector: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """Normal equations over all joints: blocks on the diagonal plus bones; adds to ``vector``."""
     persons = len(joints)
-    normal = np.zeros((persons, 17, 3, 17, 3))
-    diagonal = np.arange(17)
-    normal[:, diagonal, :, diagonal, :] = np.moveaxis(blocks + 0.5 * _EYE, 1, 0)
     bone = joints[:, BONE_A] - joints[:, BONE_B]
-    length = np.maximum(np.linalg.norm(bone, axis=-1), 1e-3)
+    length = np.maximum(np.sqrt(np.einsum("pka,pka->pk", bone, bone)), 1e-3)
     axis = bone / length[..., None]
     short = BONE_LENGTH_M - length
-    factor = 1.0 / (BONE_SIGMA_M**2 * (1.0 + (short / BONE_SIGMA_M / 3.0) ** 2))
-    outer = factor[..., None, None] * axis[..., :, None] * axis[..., None, :]
-    push = (factor * short)[..., None] * axis
-    for k, (i, j) in enumerate(zip(BONE_A, BONE_B, strict=True)):
-        normal[:, i, :, i] += outer[:, k]
-        normal[:, j, :, j] += outer[:, k]
-        normal[:, i, :, j] -= outer[:, k]
-        normal[:, j, :, i] -= outer[:, k]
-        vector[:, i] += push[:, k]
-        vector[:, j] -= push[:, k]
-    return normal.reshape(persons, 51, 51)
+    factor = 1.0 / (BONE_SIGMA_M**2 + (short / 3.0) ** 2)
+    outer = (factor[..., None] * axis)[..., :, None] * axis[..., None, :]
+    vector += np.einsum("jk,pka->pja", _INCIDENCE, (factor * short)[..., None] * axis)
+    normal = np.zeros((persons, 17, 17, 3, 3))
+    normal[:, BONE_A, BONE_B] = normal[:, BONE_B, BONE_A] = -outer
+    diagonal = np.tensordot(outer, np.abs(_INCIDENCE), axes=(1, 1))
+    normal[:, _JOINT, _JOINT] = blocks + np.moveaxis(diagonal, -1, 1) + 0.5 * _EYE
+    return normal.transpose(0, 1, 3, 2, 4).reshape(persons, 51, 51)
