@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -20,6 +21,9 @@ from disguisor_ros.core.skeleton import (
 
 #: Keypoints with a lower score count as missing.
 MIN_SCORE = 0.05
+
+#: Detections with fewer keypoints show nothing.
+_MIN_JOINTS = 3
 
 #: Residuals in standard deviations at which agreement turns to disagreement.
 _NEUTRAL = 2.0
@@ -68,6 +72,16 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.view)
+
+    @cached_property
+    def moments(self) -> np.ndarray:
+        """Moments of the rays about the origin (Pluecker coordinates), shape (N, 17, 3)."""
+        return np.cross(self.centers[self.view][:, None], self.rays)
+
+    @cached_property
+    def along(self) -> np.ndarray:
+        """Position of the centre of each view along each ray, shape (N, V, 17), metres."""
+        return np.einsum("vc,njc->nvj", self.centers, self.rays)
 
 
 def gather_detections(
@@ -155,18 +169,21 @@ def extent_area(pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 def _distinct(pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Indices of detections that show something and are no duplicate of a better one."""
-    total = score.sum(axis=1)
-    order = [i for i in np.argsort(-total, kind="stable") if (score[i] > 0).sum() >= 3]
+    order = np.argsort(-score.sum(axis=1), kind="stable")
+    order = order[(score[order] > 0).sum(axis=1) >= _MIN_JOINTS]
     if len(order) < 2:
-        return np.array(order, dtype=int)
+        return order
     area = extent_area(pixels, score)
     weight = np.minimum(score[:, None], score[None])
     alike = similarity(
         pixels[:, None], pixels[None], weight, np.minimum(area[:, None], area[None])
     )
+    same = alike > _DUPLICATE_OKS
+    if same.sum() == len(same):
+        return np.sort(order)
     kept: list[int] = []
     for i in order:
-        if not any(alike[i, j] > _DUPLICATE_OKS for j in kept):
+        if not same[i, kept].any():
             kept.append(i)
     return np.array(sorted(kept), dtype=int)
 
@@ -194,29 +211,29 @@ class RayPairs:
     ):
         self.first, self.second = first, second
         self._detections, self._mirrored = detections, mirrored
-        rays, centers, view = detections.rays, detections.centers, detections.view
-        # Seen from each ray: (ray x baseline) and (ray . baseline) for every other view.
-        baseline = centers[view][:, None] - centers[None]
-        moment = np.cross(baseline[:, :, None], rays[:, None])
-        along = np.einsum("nvc,njc->nvj", baseline, rays)
-        a, b = rays[first], rays[second]
-        score_b, along_b = detections.score[second], -along[second, view[first]]
+        a, along = detections.rays.swapaxes(0, 1), detections.along
+        moment = detections.moments.swapaxes(0, 1)
+        b, moment_b, along_b, score_b = a, moment, along, detections.score
         if mirrored:
-            b, score_b, along_b = b[:, MIRROR], score_b[:, MIRROR], along_b[:, MIRROR]
-        along_a = along[first, view[second]]
-        cosine = np.einsum("kjc,kjc->kj", a, b)
-        triple = np.einsum("kjc,kjc->kj", moment[first, view[second]], b)
-        sin2 = np.maximum(1.0 - cosine**2, 1e-6)
-        self.depth_a = (cosine * along_b - along_a) / sin2
-        self.depth_b = (along_b - cosine * along_a) / sin2
+            b, moment_b, score_b = b[MIRROR], moment_b[MIRROR], score_b[:, MIRROR]
+            along_b = along_b[..., MIRROR]
+        cosine = (a @ b.swapaxes(1, 2))[:, first, second].T
+        # Reciprocal product of Pluecker lines: distance times the sine of the angle.
+        side = a @ moment_b.swapaxes(1, 2) + moment @ b.swapaxes(1, 2)
+        side = side[:, first, second].T
+        view = detections.view
+        base_a = along[first, view[first]] - along[first, view[second]]
+        base_b = along_b[second, view[first]] - along_b[second, view[second]]
+        self.sin2 = np.maximum(1.0 - cosine**2, 1e-6)
+        self.depth_a = (cosine * base_b - base_a) / self.sin2
+        self.depth_b = (base_b - cosine * base_a) / self.sin2
         self.sigma2 = (
             2.0 * MATCH_SIGMA_M**2 + PIXEL_SIGMA**2 * (self.depth_a**2 + self.depth_b**2)
         )
-        self.sin2 = sin2
         nearest = np.minimum(self.depth_a, self.depth_b)
         possible = (nearest > 0.2) & (np.maximum(self.depth_a, self.depth_b) < 12.0)
-        self.residual = np.where(possible, np.abs(triple) / np.sqrt(sin2 * self.sigma2), 9.0)
-        self.weight = np.sqrt(detections.score[first] * score_b)
+        self.residual = np.where(possible, np.abs(side) / np.sqrt(self.sin2 * self.sigma2), 9.0)
+        self.weight = np.sqrt(detections.score[first] * score_b[second])
 
     def points(self, k: np.ndarray) -> np.ndarray:
         """Midpoints of the closest approach of some of the pairs, shape (len(k), 17, 3)."""
@@ -294,15 +311,16 @@ def track_affinity(
     sigma_m : ndarray, shape (T, 17)
         Standard deviation of the prediction.
     """
-    offset = joints[None] - detections.centers[detections.view][:, None, None]
-    rays = detections.rays[:, None]
-    depth = np.einsum("ntjc,ntjc->ntj", offset, np.broadcast_to(rays, offset.shape))
-    aside = np.einsum("ntjc,ntjc->ntj", offset, offset) - depth**2
-    sigma = np.sqrt(MATCH_SIGMA_M**2 + sigma_m[None] ** 2 + (PIXEL_SIGMA * depth) ** 2)
-    residual = np.where(depth > 0.1, np.sqrt(np.maximum(aside, 0.0)) / sigma, _WORST)
+    centers, rays = detections.centers, detections.rays.swapaxes(0, 1)
+    depth = (rays @ np.nan_to_num(joints).transpose(1, 2, 0)).transpose(1, 2, 0)
+    depth = depth - detections.along[np.arange(len(detections)), detections.view][:, None]
+    distance2 = ((joints[None] - centers[:, None, None]) ** 2).sum(-1)[detections.view]
+    aside2 = np.maximum(distance2 - depth**2, 0.0)
+    sigma2 = MATCH_SIGMA_M**2 + sigma_m[None] ** 2 + (PIXEL_SIGMA * depth) ** 2
+    residual = np.where(depth > 0.1, np.sqrt(aside2 / sigma2), _WORST)
     weight = detections.score[:, None] * np.isfinite(joints).all(axis=-1)[None]
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
-    evidence = _agreement(residual) - _VAGUE * np.log(sigma / MATCH_SIGMA_M)
+    evidence = _agreement(residual) - 0.5 * _VAGUE * np.log(sigma2 / MATCH_SIGMA_M**2)
     total = weight.sum(axis=-1)
     mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=-1) / np.maximum(total, 1e-9)
     return mean * np.minimum(1.0, total / 2.0)

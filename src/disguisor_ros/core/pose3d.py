@@ -9,7 +9,7 @@ from disguisor_ros.core.association import Detections, gather_detections
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.multiview import Group, Scene
-from disguisor_ros.core.tracking import Track, body_distance
+from disguisor_ros.core.tracking import Prediction, Track, body_distance
 from disguisor_ros.core.triangulation import Prior, Triangulated
 from disguisor_ros.core.types import DepthView, Person3D
 
@@ -86,36 +86,40 @@ class PoseEstimator:
             self.reset()
         self._stamp_ns = stamp_ns
         self.tracks = [t for t in self.tracks if t.missed_s(stamp_ns) <= self.forget_s]
+        expected = [track.predict(stamp_ns) for track in self.tracks]
         scene = Scene(
             detections,
             [cameras[name] for name in detections.names],
-            self._expected(stamp_ns),
+            Prior(
+                np.array([p.joints for p in expected]).reshape(-1, 17, 3),
+                np.sqrt([p.variance for p in expected]).reshape(-1, 17),
+            ),
             self.floor_z_m if self.floor_z_m is not None else self._floor.z_m,
             depth or {},
         )
         groups, result = scene.people()
-        self._recognise(groups, result, stamp_ns)
+        self._recognise(groups, result, expected, stamp_ns)
         persons = [
-            self._seen(group, result, k, detections, stamp_ns) for k, group in enumerate(groups)
+            self._seen(group, result, k, detections, expected, stamp_ns)
+            for k, group in enumerate(groups)
         ]
-        return persons + self._unseen(persons, stamp_ns)
+        return persons + self._unseen(persons, expected, stamp_ns)
 
-    def _expected(self, stamp_ns: int) -> Prior:
-        predictions = [track.predict(stamp_ns) for track in self.tracks]
-        return Prior(
-            np.array([joints for joints, _ in predictions]).reshape(-1, 17, 3),
-            np.sqrt(np.array([variance for _, variance in predictions])).reshape(-1, 17),
-        )
-
-    def _recognise(self, groups: list[Group], result: Triangulated, stamp_ns: int) -> None:
+    def _recognise(
+        self,
+        groups: list[Group],
+        result: Triangulated,
+        expected: list[Prediction],
+        stamp_ns: int,
+    ) -> None:
         """Give people without a track that of one who was lost near by."""
         fresh = [k for k, group in enumerate(groups) if group.track is None]
         taken = {group.track for group in groups}
         lost = [t for t in range(len(self.tracks)) if t not in taken]
         if not fresh or not lost:
             return
-        expected = self._expected(stamp_ns).joints
-        apart = body_distance(result.joints[fresh][:, None], expected[lost][None])
+        there = np.array([expected[t].joints for t in lost])
+        apart = body_distance(result.joints[fresh][:, None], there[None])
         reach = np.array([self.tracks[t].missed_s(stamp_ns) for t in lost])
         reach = np.minimum(_REACH_M + _SPEED * reach, 1.5)
         cost = np.where(apart < reach, apart, _FAR_M)
@@ -124,16 +128,22 @@ class PoseEstimator:
                 groups[fresh[row]].track = lost[column]
 
     def _seen(
-        self, group: Group, result: Triangulated, k: int, detections: Detections, stamp_ns: int
+        self,
+        group: Group,
+        result: Triangulated,
+        k: int,
+        detections: Detections,
+        expected: list[Prediction],
+        stamp_ns: int,
     ) -> Person3D:
         """Update or bear the track of a person who is seen."""
         if group.track is not None:
             track = self.tracks[group.track]
+            track.update(result.joints[k], result.covariance[k], stamp_ns, expected[group.track])
         else:
             track = Track(self._next_id, result.joints[k], result.covariance[k], stamp_ns)
             self._next_id += 1
             self.tracks.append(track)
-        track.update(result.joints[k], result.covariance[k], stamp_ns)
         track.age += 1
         confidence = result.weight[k].max(axis=0)
         multiview = len(group.detections) > 1
@@ -152,34 +162,34 @@ class PoseEstimator:
             age=track.age,
         )
 
-    def _unseen(self, seen: list[Person3D], stamp_ns: int) -> list[Person3D]:
+    def _unseen(
+        self, seen: list[Person3D], expected: list[Prediction], stamp_ns: int
+    ) -> list[Person3D]:
         """People who are not seen at this instant but were just now.
 
         Tracks that lie where somebody else is seen are dropped: they were that person.
         """
         ids = {person.track_id for person in seen}
         bodies = np.array([person.joints for person in seen]).reshape(-1, 17, 3)
-        persons, kept = [], []
-        for track in self.tracks:
+        persons, dropped = [], set()
+        for track, there in zip(self.tracks, expected, strict=False):  # new tracks come last
             if track.track_id in ids:
-                kept.append(track)
                 continue
-            joints, variance = track.predict(stamp_ns)
-            if len(bodies) and body_distance(joints, bodies).min() < _SAME_BODY_M:
+            if len(bodies) and body_distance(there.joints, bodies).min() < _SAME_BODY_M:
+                dropped.add(track.track_id)
                 continue
-            kept.append(track)
             track.age += 1
             if track.hits < _CONFIRMED or track.missed_s(stamp_ns) > self.predict_s:
                 continue
             persons.append(
                 Person3D(
                     track_id=track.track_id,
-                    joints=joints,
-                    covariance=variance[:, None, None] * np.eye(3),
+                    joints=there.joints,
+                    covariance=there.variance[:, None, None] * np.eye(3),
                     confidence=np.zeros(17),
                     status="predicted",
                     age=track.age,
                 )
             )
-        self.tracks = kept
+        self.tracks = [track for track in self.tracks if track.track_id not in dropped]
         return persons

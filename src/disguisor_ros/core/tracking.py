@@ -21,6 +21,14 @@ _TRUNK = [3, 4, 5, 6, 11, 12]
 
 
 @dataclass
+class Prediction:
+    """Joints of a track at an instant, (17, 3), and their variance per axis, (17,)."""
+
+    joints: np.ndarray
+    variance: np.ndarray
+
+
+@dataclass
 class Track:
     """A person over time.
 
@@ -44,36 +52,39 @@ class Track:
     velocity: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     velocity_variance: np.ndarray = field(default_factory=lambda: np.full(17, 0.5**2))
     age: int = 0
-    hits: int = 0
+    hits: int = 1
 
     def missed_s(self, stamp_ns: int) -> float:
         """Seconds since the person was last seen."""
         return (stamp_ns - self.stamp_ns) * 1e-9
 
-    def predict(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        """Joints at a later time, (17, 3), and their variance per axis, (17,)."""
+    def predict(self, stamp_ns: int) -> Prediction:
+        """Where the person is at a later time."""
         elapsed = self.missed_s(stamp_ns)
         moving = _FADE_S * (1.0 - np.exp(-min(elapsed, _HORIZON_S) / _FADE_S))
-        joints = self.joints + self.velocity * moving
-        variance = np.trace(self.covariance, axis1=1, axis2=2) / 3.0
-        variance = variance + self.velocity_variance * elapsed**2
-        return joints, variance + 0.25 * (_ACCELERATION * min(elapsed, _HORIZON_S) ** 2) ** 2
+        variance = _per_axis(self.covariance) + self.velocity_variance * elapsed**2
+        variance += 0.25 * (_ACCELERATION * min(elapsed, _HORIZON_S) ** 2) ** 2
+        return Prediction(self.joints + self.velocity * moving, variance)
 
-    def update(self, joints: np.ndarray, covariance: np.ndarray, stamp_ns: int) -> None:
+    def update(
+        self, joints: np.ndarray, covariance: np.ndarray, stamp_ns: int, expected: Prediction
+    ) -> None:
         """Take over joints that were estimated with the prediction as prior."""
         elapsed = self.missed_s(stamp_ns)
         if elapsed > 0:
-            expected, variance = self.predict(stamp_ns)
             motion = self.velocity_variance + (_ACCELERATION * min(elapsed, _HORIZON_S)) ** 2
-            noise = np.trace(covariance, axis1=1, axis2=2) / 3.0 + variance
+            noise = _per_axis(covariance) + expected.variance
             gain = motion * elapsed**2 / (motion * elapsed**2 + noise)
             fading = np.exp(-elapsed / _FADE_S)
-            self.velocity = self.velocity * fading + (
-                (gain / elapsed)[:, None] * (joints - expected)
-            )
+            change = (gain / elapsed)[:, None] * (joints - expected.joints)
+            self.velocity = self.velocity * fading + change
             self.velocity_variance = np.clip(motion * (1.0 - gain), 0.05**2, 1.5**2)
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
         self.hits += 1
+
+
+def _per_axis(covariance: np.ndarray) -> np.ndarray:
+    return np.einsum("jaa->j", covariance) / 3.0
 
 
 def body_distance(joints_a: np.ndarray, joints_b: np.ndarray) -> np.ndarray:
