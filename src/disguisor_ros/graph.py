@@ -85,7 +85,8 @@ class Graph:
         stage = self.stages[name]
         stem = name.replace("/", "_")
         own = self.folder / f"{stem}.yaml"
-        own.write_text(yaml.safe_dump({"/**": {"ros__parameters": stage.parameters}}))
+        # Under its full name: a wildcard would lose to the wildcards of the configuration.
+        own.write_text(yaml.safe_dump({f"/{name}": {"ros__parameters": stage.parameters}}))
         command = [
             sys.executable, "-m", f"disguisor_ros.nodes.{stage.module}", "--ros-args",
             "--params-file", str(self.config), "--params-file", str(own),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import shutil
 import sys
@@ -188,11 +189,8 @@ class Replay:
         self._publishers = {}
         self._advertise()
         self._subscribe(markers)
-        try:
-            from rclpy.experimental import EventsExecutor as Executor
-        except ImportError:  # before Kilted
-            Executor = SingleThreadedExecutor
-        self._executor = Executor()
+        # Not the events executor: it does not let other threads publish while it spins.
+        self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
@@ -405,9 +403,8 @@ def _progress() -> Progress:
 
 
 def _type(typename: str):
-    from rosidl_runtime_py.utilities import get_message
-
-    return get_message(typename)
+    package, _, name = typename.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
 def _serialized(message) -> bytes:
