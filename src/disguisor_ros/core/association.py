@@ -266,8 +266,8 @@ def affinities(
     pairs = RayPairs(detections, first, second)
     value = pair_affinity(pairs, floor_z_m)
     straight[first, second] = straight[second, first] = value
-    ordered = np.partition(pairs.residual, (4, 9), axis=1)
-    doubtful = (value < 0.4) & (ordered[:, 4] < 2.5) & (ordered[:, 9] < 6.0)
+    close = np.partition(pairs.residual, 4, axis=1)[:, 4] < _WORST
+    doubtful = (value < 0.4) & close
     if doubtful.any():
         first, second = first[doubtful], second[doubtful]
         pairs = RayPairs(detections, first, second, mirrored=True)
@@ -422,25 +422,26 @@ def _reassign(label: np.ndarray, nodes: np.ndarray, affinity: np.ndarray) -> np.
     return label
 
 
-def mirrored_members(straight: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+def mirrored_members(
+    detections: Detections, members: np.ndarray, floor_z_m: float | None
+) -> np.ndarray:
     """Which of M detections of one person have left and right confused, shape (M,), bool.
 
     Turns one detection after the other while that raises the sum of affinities; the fewer are
     taken to be wrong.
-
-    Parameters
-    ----------
-    straight, mirrored : ndarray, shape (M, M)
-        See :func:`affinities`.
     """
-    gain = mirrored - straight
-    np.fill_diagonal(gain, 0.0)
-    turned = np.zeros(len(straight), dtype=bool)
-    for _ in range(len(straight)):
-        same = np.where(turned[:, None] == turned[None], gain, -gain)
-        change = same.sum(axis=1)
+    count = len(members)
+    first, second = np.triu_indices(count, 1)
+    gain = np.zeros((count, count))
+    for sign, mirrored in ((1.0, True), (-1.0, False)):
+        pairs = RayPairs(detections, members[first], members[second], mirrored)
+        gain[first, second] += sign * pair_affinity(pairs, floor_z_m)
+    gain += gain.T
+    turned = np.zeros(count, dtype=bool)
+    for _ in range(count):
+        change = np.where(turned[:, None] == turned[None], gain, -gain).sum(axis=1)
         best = int(change.argmax())
-        if change[best] <= 1e-9:
+        if change[best] <= _MIRRORED:
             break
         turned[best] = ~turned[best]
-    return ~turned if 2 * turned.sum() > len(turned) else turned
+    return ~turned if 2 * turned.sum() > count else turned

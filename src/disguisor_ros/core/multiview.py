@@ -122,9 +122,9 @@ class Scene:
             else:
                 groups[person].track = node - count
         for group in groups:
-            if len(group.detections) > 1:
-                members = np.ix_(*2 * [list(group.detections.values())])
-                turned = mirrored_members(straight[members], mirrored[members])
+            members = np.array(list(group.detections.values()), dtype=int)
+            if (mirrored > straight)[np.ix_(members, members)].any():
+                turned = mirrored_members(detections, members, self.floor_z_m)
                 group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
         return groups
 

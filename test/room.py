@@ -1,0 +1,28 @@
+"""A small made-up room for the tests of pose3d: cameras in a ring, people who stand."""
+
+import numpy as np
+
+from disguisor_ros.core.skeleton import STANDING_M
+from disguisor_ros.eval.pose3d import ring_of_cameras as camera_ring
+
+__all__ = ["camera_ring", "person", "seen"]
+
+
+def person(x, y, yaw=0.0, size=1.0):
+    """Joints of someone who stands at (x, y) and looks along ``yaw``, shape (17, 3), metres."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    return size * STANDING_M @ rotation.T + [x, y, 0]
+
+
+def seen(bodies, rig, noise_px=0.0, score=0.8, rng=None):
+    """Keypoints of all cameras; a body that projects nowhere is left out."""
+    rng = rng or np.random.default_rng(0)
+    keypoints = {}
+    for name, camera in rig.items():
+        pixels = camera.project(np.array(bodies).reshape(-1, 17, 3))[0]
+        inside = camera.inside(np.nan_to_num(pixels, nan=-1e3))
+        pixels = np.nan_to_num(pixels) + rng.normal(size=pixels.shape) * noise_px
+        found = np.concatenate([pixels, score * inside[..., None]], axis=-1)
+        keypoints[name] = found[inside.sum(axis=1) >= 5]
+    return keypoints
