@@ -34,6 +34,9 @@ GONE_DEG = 135.0
 #: Standard deviation, metres, of a head whose own is not a number.
 UNKNOWN_SIGMA_M = 0.1
 
+#: Share of a face that must be unhidden to make it a face for sure.
+_ENOUGH_SHOWN = 0.15
+
 #: Largest number of rays along a side of a head; larger heads are sampled more coarsely.
 _MAX_RAYS = 160
 
@@ -278,7 +281,7 @@ def _confidence(one: _Posed, camera: Camera, shown: float, agreement: float) -> 
     turned = np.interp(turn_deg, (GONE_DEG - 30.0, GONE_DEG), (1.0, 0.0))
     by_keypoints = 1 / (1 + np.exp((FACE_SCORE - one.sighting.face_score) / 0.05))
     evidence = max(by_keypoints, agreement * turned)
-    return float(np.clip(own, 0, 1) * min(1.0, 2 * shown) * evidence)
+    return float(np.clip(own, 0, 1) * min(1.0, shown / _ENOUGH_SHOWN) * evidence)
 
 
 def _lamp(up: np.ndarray) -> np.ndarray:

@@ -68,8 +68,10 @@ def measure(
     # A depth pixel is seldom as fine as a colour pixel: give each its own footprint.
     ratio = camera.matrix[0, 0] / depth.camera.matrix[0, 0] / window.step
     side = int(np.ceil(ratio - 1e-3)) | 1  # an even kernel would shift
-    kernel = np.ones((side, side), np.uint8)
-    return cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, kernel).astype(bool), agreement
+    hidden = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    # The edge itself belongs half to the face: when unsure cover.
+    hidden = cv2.erode(hidden, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+    return hidden.astype(bool), agreement
 
 
 def _samples(

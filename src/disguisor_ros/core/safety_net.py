@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.face_cover import Cover, outline_of
+from disguisor_ros.core.face_cover import FACE_CONFIDENCE, Cover, outline_of
 from disguisor_ros.core.sightings import FACE_SCORE, MIN_SCORE, Sighting
 from disguisor_ros.core.types import Head, Region
 
@@ -16,7 +16,11 @@ from disguisor_ros.core.types import Head, Region
 HOLD_S = 0.5
 
 #: ... while its edge moves outwards this fast, metres per second.
-HOLD_GROWTH_M_S = 0.25
+HOLD_GROWTH_M_S = 0.15
+
+#: Detectors place nose and eyes to within about this, metres: so near to a cover they count as
+#: covered.
+_KEYPOINT_M = 0.03
 
 #: Pairs of COCO-17 joints and their usual distance on an adult, metres: whatever the view, none
 #: looks longer than it is, so the longest tells the scale of the image at the person.
@@ -27,7 +31,7 @@ _BONES = (
 
 #: Half height and half width of the face, and of what is covered for it, metres.
 _FACE_M = np.array([0.097, 0.070])
-_COVER_M = np.array([0.13, 0.115])
+_COVER_M = np.array([0.125, 0.105])
 
 #: Height of the face's centre over the middle of the shoulders, metres.
 _OVER_SHOULDERS_M = 0.25
@@ -79,10 +83,10 @@ class _Ellipse:
 class SafetyNet:
     """Covers, in one camera, every face that 3D did not place.
 
-    A detection whose nose and eyes all lie under a cover needs nothing. A detection without
+    A detection most of whose nose and eyes lie under a cover needs nothing. A detection without
     evidence of a face (nose or eyes) where a 3D head stands needs nothing either: that head is
     turned away. Everything else is covered with an ellipse, the larger the less is known.
-    Covers without a successor are held for :data:`HOLD_S` by the images' stamps.
+    Faces without a successor are held for :data:`HOLD_S` by the images' stamps.
     """
 
     def __init__(self):
@@ -135,6 +139,7 @@ class SafetyNet:
                 current.append(ellipse)
                 added.append(cover)
         held = self._held(camera, heads, covered, current, stamp_ns)
+        current = [ellipse for ellipse in current if ellipse.confidence >= FACE_CONFIDENCE]
         self._last = current + [ellipse for ellipse, _ in held]
         return added + [cover for _, cover in held]
 
@@ -163,8 +168,9 @@ def _uncovered_face(detection, covered, sightings, stamp_ns) -> _Ellipse | None:
     if ellipse is None:
         return None
     if evident.any():
-        return None if _lookup(covered, face[evident, :2]).all() else ellipse
-    if _lookup(covered, ellipse.center[None]).all():
+        under = _nearly_covered(covered, face[evident, :2], _KEYPOINT_M * ellipse.scale)
+        return None if face[evident, 2] @ (under - 0.5) > 0 else ellipse
+    if _nearly_covered(covered, ellipse.center[None], 0.0).all():
         return None
     turned_away = any(
         np.linalg.norm(ellipse.center - s.pixel) < s.radius_px for s in sightings
@@ -172,11 +178,17 @@ def _uncovered_face(detection, covered, sightings, stamp_ns) -> _Ellipse | None:
     return None if turned_away else ellipse
 
 
-def _lookup(mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Values of a mask at pixels (N, 2); pixels out of the image take the nearest one's."""
-    height, width = mask.shape
-    x, y = np.rint(pixels).astype(int).T
-    return mask[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+def _nearly_covered(covered: np.ndarray, pixels: np.ndarray, radius_px: float) -> np.ndarray:
+    """Whether pixels (N, 2), or some on a circle around them, are covered, shape (N,), bool.
+
+    Pixels out of the image take the nearest one's value.
+    """
+    angle = np.arange(8) * (np.pi / 4)
+    circle = radius_px * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    around = pixels[:, None] + np.concatenate([np.zeros((1, 2)), circle])
+    column, row = np.rint(around).astype(int).transpose(2, 0, 1)
+    height, width = covered.shape
+    return covered[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)].any(axis=1)
 
 
 def _ellipse(detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
