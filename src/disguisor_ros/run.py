@@ -130,7 +130,7 @@ def _parameters(args, recording: Recording) -> dict[str, dict]:
     return {
         # Nothing may be lost on the way in: the bag waits, the graph does not hurry.
         "*": {"qos_overrides": reliable, "patience": 10.0},
-        "synchronizer": {"slop": min(0.05, 0.45 * recording.period_s), "max_wait": 2.0},
+        "synchronizer": {"slop": min(0.05, 0.45 * recording.period_s), "max_wait": 10.0},
         "smpl_fitter": {"model_path": args.model_path or ""},
         "face_renderer": renderer,
     }

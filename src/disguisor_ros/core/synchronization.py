@@ -46,7 +46,7 @@ class FrameSynchronizer:
     slop_ns : int
         Stamps of a set differ by no more than this.
     max_wait_ns : int
-        How long an incomplete set is held back while newer images arrive.
+        How long an incomplete set is held back.
     """
 
     #: A camera that was silent for this long (by stamps) is no longer waited for.
@@ -102,11 +102,8 @@ class FrameSynchronizer:
         out = []
         while self._pending:
             first = self._pending[0]
-            waited = now_ns - first.arrived_ns
-            overdue = waited > self.max_wait_ns and (
-                self._newest > first.stamp_ns + self.slop_ns or waited > 5 * self.max_wait_ns
-            )
-            if not (self._complete(first) or overdue):
+            overdue = now_ns - first.arrived_ns > self.max_wait_ns
+            if not (overdue or self._complete(first)):
                 break
             self._pending.pop(0)
             if first.usable:
