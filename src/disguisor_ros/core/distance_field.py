@@ -17,13 +17,17 @@ REACH_M = 0.13
 NECK_TOP_M = -0.12
 
 #: Expected distance of the measured surface from the skin and how much it varies, metres.
-SKIN = (0.000, 0.007)
-LOWER_FACE = (0.004, 0.008)
+SKIN = (0.000, 0.005)
+LOWER_FACE = (0.003, 0.006)
 SCALP = (0.000, 0.007)
 EAR = (0.004, 0.012)
 
-#: Typical thickness of cap or hair over the scalp, metres.
-CAP_M = 0.008
+#: The same standard deviation where caps and hair end, and at the neck (collars), metres.
+EDGE_SIGMA_M = 0.014
+NECK_SIGMA_M = 0.020
+
+#: Thickness of cap or hair over the scalp: mean and standard deviation, metres.
+CAP_M = (0.014, 0.008)
 
 #: Voxels to a cell of the coarse table, and the bound of its distances, metres.
 COARSE = 2
@@ -70,7 +74,7 @@ class DistanceField:
             axis=-1,
         ).reshape(-1, 7).astype(np.float32)  # fmt: skip
         self.last = (self.shape - 1).astype(np.int32)
-        off = np.abs(distance - offset[nearest] - scalp[nearest] * CAP_M)
+        off = np.abs(distance - offset[nearest] - scalp[nearest] * CAP_M[0])
         bounded = np.where(known, np.minimum(off, BOUND_M), BOUND_M) ** 2
         coarse = bounded[::COARSE, ::COARSE, ::COARSE].astype(np.float32)
         self.coarse = coarse.ravel()
@@ -144,9 +148,12 @@ def _expectations(template: HeadTemplate) -> tuple[np.ndarray, np.ndarray, np.nd
     count = len(template.vertices)
     offset, sigma = np.full(count, SKIN[0]), np.full(count, SKIN[1])
     x, y, z = template.vertices.T
-    scalp = np.clip((z + 0.02 - 0.9 * np.clip(x, -0.05, 0.09)) / 0.03 + 0.5, 0, 1)
-    scalp = np.where(template.face & (z < 0.05), 0.0, scalp)
-    offset[scalp > 0.5], sigma[scalp > 0.5] = SCALP
+    # Caps and hair end on a slant from the forehead to the nape, some higher, some lower.
+    over_edge = z - 0.006 - 0.46 * x
+    scalp = np.clip(over_edge / 0.03 + 0.5, 0, 1)
+    sigma[over_edge > 0] = SCALP[1]
+    sigma[np.abs(over_edge) < 0.02] = EDGE_SIGMA_M
+    sigma[(z < -0.06) & (x < 0.03)] = NECK_SIGMA_M
     offset[template.mask], sigma[template.mask] = LOWER_FACE
     ear = (np.abs(y) > 0.072) & (np.abs(x) < 0.04) & (np.abs(z) < 0.045)
     offset[ear], sigma[ear] = EAR

@@ -34,6 +34,9 @@ LIMBS = np.arange(5, 17)
 LENGTHS = {"overall": 0.08, "shoulder_width": 0.07, "torso": 0.06, "hip_width": 0.10,
            "upper_arm": 0.06, "forearm": 0.06, "thigh": 0.06, "shank": 0.06}  # fmt: skip
 
+#: Share of the body's size, as a logarithm, that the head follows.
+HEAD_SHARE = 0.7
+
 #: Standard deviation of each segment's rotation on its parent about x, y, z of the body frame,
 #: degrees; the pelvis has :data:`UPRIGHT_SIGMA` instead.
 POSE_SIGMA_DEG = {
@@ -194,7 +197,7 @@ class BodyFitter:
         spread = CORRELATED_KEYPOINTS * slope @ np.linalg.inv(solution.normal) @ np.swapaxes(
             slope, 1, 2
         )
-        scale = np.exp(solution.lengths[:, 0] * 0.5)
+        scale = np.exp(HEAD_SHARE * solution.lengths[:, 0])
         previous = [t.head for t in tracks]
         return self.head_solver(persons, seen, neck, spread, chest, scale, previous, stamp_ns)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from disguisor_ros.core.depth_evidence import Evidence, gather
-from disguisor_ros.core.distance_field import DistanceField
+from disguisor_ros.core.distance_field import CAP_M, DistanceField
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
 from disguisor_ros.core.rotations import angle_between, exp_so3, left_jacobian_inverse, log_so3
@@ -36,15 +36,14 @@ COARSE_POINTS = 250
 FINE_POINTS = 700
 
 #: Patch of surface whose error is one independent draw, square metres: head shapes differ.
-PATCH_M2 = 0.025**2
+PATCH_M2 = 0.04**2
 
 #: Starts of the search: offsets on a lattice, metres, and turns about the neck, degrees.
 LATTICE_M = (-0.08, -0.04, 0.0, 0.04, 0.08)
 LATTICE_YAW_DEG = (-25.0, 0.0, 25.0)
 
-#: Standard deviations of log size and of the thickness of cap or hair: mean and sigma, metres.
-SCALE_SIGMA = 0.03
-CAP_M = (0.008, 0.010)
+#: Standard deviation of the logarithm of a head's size about the body's guess.
+SCALE_SIGMA = 0.04
 
 #: Free rays: standard deviation of how deep they may cut the head, metres.
 FREE_SIGMA_M = 0.010
