@@ -135,7 +135,8 @@ def write_video(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
         if writer is None:
             size = frame.shape[1], frame.shape[0]
             writer = imageio_ffmpeg.write_frames(
-                str(path), size, fps=round(fps, 3), quality=8, macro_block_size=2
+                str(path), size, fps=round(fps, 3), quality=8, macro_block_size=2,
+                ffmpeg_log_level="error",
             )
             writer.send(None)
         writer.send(np.ascontiguousarray(frame))

@@ -17,6 +17,7 @@ SCENARIOS = ("easy", "medium", "hard")
 #: Rows of the table, and the keys of scores.json that they show.
 _FIGURES = {
     "recall at IoU 0.4": "recall_iou40",
+    "... by boxes alone": "recall_iou40_boxes_only",
     "holistic recall": "holistic_recall",
     "face pixels replaced, mean": "pixel_coverage",
     "face pixels replaced, worst 1 %": "pixel_coverage_worst_1pct",
