@@ -6,7 +6,12 @@ from setuptools import find_packages, setup
 
 NAME = "disguisor_ros"
 NODES = (
-    "synchronizer", "pose3d", "smpl_fitter", "head_registrar", "face_renderer", "pose2d",
+    "synchronizer",
+    "pose3d",
+    "smpl_fitter",
+    "head_registrar",
+    "face_renderer",
+    "pose2d",
 )
 
 setup(
@@ -17,7 +22,10 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        *((f"share/{NAME}/{folder}", glob(f"{folder}/*.*")) for folder in ("launch", "config", "rviz")),
+        *(
+            (f"share/{NAME}/{folder}", glob(f"{folder}/*.*"))
+            for folder in ("launch", "config", "rviz")
+        ),
     ],
     zip_safe=False,
     maintainer="Disguisor ROS team",

@@ -10,8 +10,14 @@ from disguisor_ros.errors import UserError
 
 #: Command -> module that has ``add_arguments(parser)`` and ``main(args) -> exit code``, and help.
 COMMANDS = {
-    "run": ("disguisor_ros.run", "anonymize a bag: replay it through the graph, record the result"),
-    "simulate": ("disguisor_ros.sim.command", "write a bag of a synthetic operating room, with truth"),
+    "run": (
+        "disguisor_ros.run",
+        "anonymize a bag: replay it through the graph, record the result",
+    ),
+    "simulate": (
+        "disguisor_ros.sim.command",
+        "write a bag of a synthetic operating room, with truth",
+    ),
     "evaluate": ("disguisor_ros.eval.evaluate", "score an anonymized bag against the truth"),
     "import": ("disguisor_ros.importers", "turn a public data set into a bag"),
     "demo": ("disguisor_ros.demo", "simulate, anonymize, and make pictures of it"),
@@ -54,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _add(parsers, name: str, module: str, summary: str, wanted: bool) -> None:
-    parser = parsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser = parsers.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
     parser.set_defaults(module=module)
     if wanted:  # its module is imported for its arguments; the others' stay unimported
         importlib.import_module(module).add_arguments(parser)

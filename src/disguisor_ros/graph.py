@@ -95,8 +95,13 @@ class Graph:
             command += ["-r", f"__ns:={stage.namespace}"]
         log = (self.folder / f"{stem}.log").open("ab")
         self.processes[name] = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-            env={**ENVIRONMENT, **os.environ}, preexec_fn=_die_with_parent,
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**ENVIRONMENT, **os.environ},
+            preexec_fn=_die_with_parent,
         )
         log.close()
 
@@ -120,7 +125,8 @@ class Graph:
                 continue
             total += sum(
                 int(line.split()[1]) * 1024
-                for line in text.splitlines() if line.startswith("Pss:")
+                for line in text.splitlines()
+                if line.startswith("Pss:")
             )
         return total
 

@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", type=Path, help="its folder")
     parser.add_argument("out", metavar="OUT", help="rosbag2 (MCAP) to write")
     parser.add_argument(
-        "--fps", type=float, default=30.0,
+        "--fps",
+        type=float,
+        default=30.0,
         help="frame numbers per second, for data sets that name frames by number (default: 30)",
     )
 
@@ -44,7 +46,7 @@ def main(args) -> int:
 
 
 def import_or_holistic(source: Path, out: str, fps: float) -> None:
-    """Calibrations and keypoints; the images are not public, so grey ones of their size stand in."""
+    """Calibrations and keypoints; grey images stand in for those that are not public."""
     data = load_or_holistic(source)
     canvas = {name: _grey_jpeg(camera) for name, camera in data.cameras.items()}
     with RoomBag(out, data.cameras, start_ns=_stamp(min(data.keypoints), fps)) as bag:
@@ -180,8 +182,12 @@ def _panoptic_cameras(path: Path, source: Path) -> dict[str, Camera]:
             tf_camera_world[:3, :3] = np.reshape(entry["R"], (3, 3)) @ _PANOPTIC_ZUP
             tf_camera_world[:3, 3] = np.ravel(entry["t"]) / 100.0  # centimetres
             cameras[f"cam_{name}"] = Camera(
-                f"cam_{name}", image.shape[1], image.shape[0], np.reshape(entry["K"], (3, 3)),
-                tf_camera_world, np.ravel(entry["distCoef"]),
+                f"cam_{name}",
+                image.shape[1],
+                image.shape[0],
+                np.reshape(entry["K"], (3, 3)),
+                tf_camera_world,
+                np.ravel(entry["distCoef"]),
             )
     except (OSError, ValueError, KeyError, StopIteration, AttributeError) as error:
         raise UserError(f"{path}: malformed or incomplete: {error!r}") from error

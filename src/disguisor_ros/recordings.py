@@ -87,9 +87,7 @@ def inspect(path: str | Path, cameras: list[str] | None = None) -> Recording:
         found, transport = _cameras(types, path)
         for camera in cameras or []:
             if camera not in found:
-                raise UserError(
-                    f"camera {camera!r} is not in {path}; it has {', '.join(found)}"
-                )
+                raise UserError(f"camera {camera!r} is not in {path}; it has {', '.join(found)}")
         recording = Recording(Path(path), {}, sorted(cameras or found), transport)
         recording.start_ns, recording.end_ns = reader.start_time, reader.end_time
         for camera in recording.cameras:
@@ -110,7 +108,10 @@ def check_keypoints(message, topic: str) -> None:
 
 
 def _cameras(types: dict[str, str], path) -> tuple[list[str], str]:
-    for transport, suffix in (("raw", "/color/image_raw"), ("compressed", "/color/image_raw/compressed")):
+    for transport, suffix in (
+        ("raw", "/color/image_raw"),
+        ("compressed", "/color/image_raw/compressed"),
+    ):
         found = sorted(t[1 : -len(suffix)] for t in types if t.endswith(suffix))
         if found:
             return found, transport
@@ -138,7 +139,9 @@ def _check_topics(recording: Recording, camera: str, types, counts) -> None:
             raise UserError(f"{topic}: is {types[topic]}, must be {_TYPES[kind]}")
         recording.topics[topic] = types[topic]
     if f"/{camera}/depth/image_raw" in types and f"/{camera}/depth/camera_info" not in types:
-        raise UserError(f"/{camera}/depth/camera_info: not in {recording.path}, but depth images are")
+        raise UserError(
+            f"/{camera}/depth/camera_info: not in {recording.path}, but depth images are"
+        )
     recording.frames[camera] = counts[color]
     if counts[color] == 0:
         raise UserError(f"{color}: has no messages")
@@ -174,7 +177,9 @@ def _check_camera(recording: Recording, camera: str, first: dict, rig: CameraRig
         raise UserError(f"{info}: has no messages, the camera has no calibration")
     calibrated = _told(None, rig.camera, (camera, "color"))
     if color in first:
-        read = color_array if recording.transport == "raw" else lambda m: compressed_color_array(m)[0]
+        read = (
+            color_array if recording.transport == "raw" else lambda m: compressed_color_array(m)[0]
+        )
         image = _told(color, read, first[color])
         _check_size(color, image, calibrated)
     depth = f"/{camera}/depth/image_raw"
@@ -182,9 +187,14 @@ def _check_camera(recording: Recording, camera: str, first: dict, rig: CameraRig
         image, _ = _told(depth, depth_array, first[depth])
         sensor = _told(None, rig.camera, (camera, "depth"))
         _check_size(depth, image, sensor)
-        same_frame = rig.info((camera, "depth")).header.frame_id == rig.info((camera, "color")).header.frame_id
-        if same_frame and np.allclose(sensor.matrix, calibrated.matrix) and (
-            (sensor.width, sensor.height) != (calibrated.width, calibrated.height)
+        same_frame = (
+            rig.info((camera, "depth")).header.frame_id
+            == rig.info((camera, "color")).header.frame_id
+        )
+        if (
+            same_frame
+            and np.allclose(sensor.matrix, calibrated.matrix)
+            and ((sensor.width, sensor.height) != (calibrated.width, calibrated.height))
         ):
             raise UserError(
                 f"{depth}: is on the colour camera's grid but {sensor.width}x{sensor.height},"

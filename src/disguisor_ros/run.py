@@ -54,32 +54,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bag", required=True, metavar="IN", help="rosbag2 to anonymize")
     parser.add_argument("--out", required=True, metavar="OUT", help="rosbag2 (MCAP) to write")
     parser.add_argument(
-        "--rate", default="max", type=_rate,
-        help="speed of the replay: 1 is real time, 0.5 half of it; max (the default) is as fast as the"
-        " graph keeps up, dropping nothing",
+        "--rate",
+        default="max",
+        type=_rate,
+        help="speed of the replay: 1 is real time, 0.5 half of it; max (the default) is as fast"
+        " as the graph keeps up, dropping nothing",
     )
     parser.add_argument(
-        "--cameras-file", metavar="FILE", type=Path,
-        help="parameter file that names the cameras, like config/cameras.yaml (default: all of the bag)",
+        "--cameras-file",
+        metavar="FILE",
+        type=Path,
+        help="parameter file that names the cameras, like config/cameras.yaml (default: all)",
     )
     parser.add_argument(
-        "--config", metavar="FILE", type=Path, help="parameter file (default: config/disguisor.yaml)"
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="parameter file (default: config/disguisor.yaml)",
     )
     parser.add_argument(
-        "--mode", default=None, choices=("mesh", "solid", "pixelate", "blur"),
+        "--mode",
+        default=None,
+        choices=("mesh", "solid", "pixelate", "blur"),
         help="how a replaced face looks (default: mesh)",
     )
     parser.add_argument(
-        "--backend", default=None, choices=("open3d", "pytorch3d", "auto"), help="what draws the heads"
+        "--backend",
+        default=None,
+        choices=("open3d", "pytorch3d", "auto"),
+        help="what draws the heads",
     )
     parser.add_argument(
-        "--model-path", default=None, metavar="FILE",
+        "--model-path",
+        default=None,
+        metavar="FILE",
         help="your own SMPL, SMPL-H or SMPL-X file (default: Anny, which needs none)",
     )
     parser.add_argument(
         "--markers", action="store_true", help="also record the meshes for RViz (larger, slower)"
     )
-    parser.add_argument("--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else a free one)")
+    parser.add_argument(
+        "--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else a free one)"
+    )
     parser.add_argument("--log-dir", type=Path, help="keep the logs of the stages here")
 
 
@@ -124,9 +140,7 @@ def read_cameras(path: Path) -> list[str]:
 def _parameters(args, recording: Recording) -> dict[str, dict]:
     renderer = {"image_transport": recording.transport, "max_latency": 60.0}
     renderer |= {k: v for k in ("mode", "backend") if (v := getattr(args, k))}
-    reliable = {
-        topic: {"subscription": {"reliability": "reliable"}} for topic in recording.topics
-    }
+    reliable = {topic: {"subscription": {"reliability": "reliable"}} for topic in recording.topics}
     return {
         # Nothing may be lost on the way in: the bag waits, the graph does not hurry.
         "*": {"qos_overrides": reliable, "patience": 10.0},
@@ -243,7 +257,9 @@ class Replay:
                 topic = connection.topic
                 first_ns = bag_ns if first_ns is None else first_ns
                 if rate is not None:
-                    time.sleep(max(0.0, started + (bag_ns - first_ns) / 1e9 / rate - time.monotonic()))
+                    time.sleep(
+                        max(0.0, started + (bag_ns - first_ns) / 1e9 / rate - time.monotonic())
+                    )
                 elif topic in color:
                     self._wait_for_room(color[topic])
                 if topic.endswith("/keypoints2d"):
@@ -281,7 +297,9 @@ class Replay:
         if fed > got:
             line += f", {fed - got} withheld"
         if self.latencies_ms:
-            line += f", median latency {sorted(self.latencies_ms)[len(self.latencies_ms) // 2]:.0f} ms"
+            line += (
+                f", median latency {sorted(self.latencies_ms)[len(self.latencies_ms) // 2]:.0f} ms"
+            )
         return line + f", graph memory {self.peak_memory / 1e9:.1f} GB"
 
     def _wait_for_room(self, camera: str) -> None:
@@ -331,18 +349,24 @@ class Replay:
             latched = topic in _LATCHED
             qos = QoSProfile(
                 depth=1 if latched else 50,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+                durability=DurabilityPolicy.TRANSIENT_LOCAL
+                if latched
+                else DurabilityPolicy.VOLATILE,
             )
             self._node.create_subscription(
-                _type(typename), topic,
-                lambda raw, t=topic, k=typename: self._on_result(t, k, raw), qos, raw=True,
+                _type(typename),
+                topic,
+                lambda raw, t=topic, k=typename: self._on_result(t, k, raw),
+                qos,
+                raw=True,
             )
 
     def _on_result(self, topic: str, typename: str, raw: bytes) -> None:
         if topic == "/diagnostics":
             self._on_diagnostics(raw)
         if topic in _LATCHED or topic == "/diagnostics":
-            return self._write(topic, typename, raw)
+            self._write(topic, typename, raw)
+            return
         stamp = header_of(raw)[0] if topic != "/disguisor/markers" else self._now_ns
         self._write(topic, typename, raw, stamp)
         if topic.endswith("/anonymized/image_raw"):
@@ -362,6 +386,7 @@ class Replay:
 
     def _write_latency(self, camera: str, stamp: int, frame_id: str, elapsed_ns: int) -> None:
         from builtin_interfaces.msg import Duration
+
         from disguisor_msgs.msg import Latency
 
         message = Latency(camera=camera)
@@ -370,7 +395,9 @@ class Replay:
         message.latency = Duration(
             sec=elapsed_ns // 1_000_000_000, nanosec=elapsed_ns % 1_000_000_000
         )
-        self._write("/disguisor/latency", "disguisor_msgs/msg/Latency", _serialized(message), stamp)
+        self._write(
+            "/disguisor/latency", "disguisor_msgs/msg/Latency", _serialized(message), stamp
+        )
 
     def _on_diagnostics(self, raw: bytes) -> None:
         message = typestore().deserialize_cdr(raw, "diagnostic_msgs/msg/DiagnosticArray")
@@ -397,7 +424,10 @@ class StageDied(Exception):
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
         console=Console(stderr=True),
     )
 

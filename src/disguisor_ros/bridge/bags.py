@@ -19,7 +19,7 @@ _SOURCES = Path(__file__).resolve().parents[2] / "disguisor_msgs" / "msg"
 
 @cache
 def message_definitions() -> dict[str, str]:
-    """Texts of the ``.msg`` files of disguisor_msgs by type name (``disguisor_msgs/msg/Heads``)."""
+    """Texts of the ``.msg`` files by type name, for example ``disguisor_msgs/msg/Heads``."""
     folder = _SOURCES
     if not folder.is_dir():
         from ament_index_python import get_package_share_directory
@@ -142,7 +142,7 @@ class BagWriter:
         # The storage file and metadata.yaml carry the folder's name.
         old, new = self._partial.name, self.path.name
         for file in self._partial.glob(f"{old}*"):
-            file.rename(file.with_name(new + file.name[len(old):]))
+            file.rename(file.with_name(new + file.name[len(old) :]))
         metadata = self._partial / "metadata.yaml"
         metadata.write_text(metadata.read_text().replace(old, new))
         self._partial.rename(self.path)

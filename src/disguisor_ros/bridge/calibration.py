@@ -79,12 +79,14 @@ class CameraRig:
         name = f"/{key[0]}/{key[1]}"
         info = self._infos.get(key)
         if info is None:
-            raise ValueError(f"{name}/camera_info: nothing received, the camera has no calibration")
-        tf_world_camera = self._lookup(info.header.frame_id.lstrip("/"), name)
-        if np.linalg.norm(tf_world_camera[:3, 3]) > MAX_DISTANCE_M:
             raise ValueError(
-                f"/tf_static: {info.header.frame_id} is {np.linalg.norm(tf_world_camera[:3, 3]):.0f} m"
-                " from the world's origin; are the transforms in millimetres?"
+                f"{name}/camera_info: nothing received, the camera has no calibration"
+            )
+        tf_world_camera = self._lookup(info.header.frame_id.lstrip("/"), name)
+        distance_m = np.linalg.norm(tf_world_camera[:3, 3])
+        if distance_m > MAX_DISTANCE_M:
+            raise ValueError(
+                f"/tf_static: {info.header.frame_id} is {distance_m:.0f} m from the world's origin; are the transforms in millimetres?"
             )
         try:
             return Camera(

@@ -11,7 +11,11 @@ import numpy as np
 COLOR_ENCODINGS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
 #: Depth encodings (REP-118): name -> (dtype, metres per unit).
-DEPTH_ENCODINGS = {"16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001), "32FC1": (np.float32, 1.0)}
+DEPTH_ENCODINGS = {
+    "16UC1": (np.uint16, 0.001),
+    "mono16": (np.uint16, 0.001),
+    "32FC1": (np.float32, 1.0),
+}
 
 _MAX_SIDE = 16384
 
@@ -117,8 +121,11 @@ def _pixels(message, dtype, channels: int) -> np.ndarray:
     data = np.frombuffer(message.data, dtype=np.uint8, count=step * height)
     data = data.reshape(height, step)[:, :row]
     if message.is_bigendian and np.dtype(dtype) == np.uint16:
-        return np.ascontiguousarray(data).view(">u2").astype(np.uint16).reshape(
-            height, width, channels
+        return (
+            np.ascontiguousarray(data)
+            .view(">u2")
+            .astype(np.uint16)
+            .reshape(height, width, channels)
         )
     if step != row or np.dtype(dtype).itemsize > 1:
         data = np.ascontiguousarray(data)

@@ -10,11 +10,11 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from disguisor_msgs import msg
 from geometry_msgs.msg import Pose
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import RegionOfInterest
 
+from disguisor_msgs import msg
 from disguisor_ros.core.synchronization import FrameSet
 from disguisor_ros.core.types import Body, Head, Person3D, Region
 
@@ -56,7 +56,9 @@ def read_keypoints(message: msg.Keypoints2D) -> np.ndarray:
     _check_count(message.persons, "persons")
     for person in message.persons:
         if len(person.keypoints) != 51:
-            raise ValueError(f"a person has {len(person.keypoints)} numbers, not 51 (17 x, y, score)")
+            raise ValueError(
+                f"a person has {len(person.keypoints)} numbers, not 51 (17 x, y, score)"
+            )
     out = np.array([p.keypoints for p in message.persons], dtype=np.float64).reshape(-1, 17, 3)
     _check_finite(out, "keypoints", _MAX_PIXEL)
     np.clip(out[..., 2], 0, 1, out=out[..., 2])
@@ -69,7 +71,8 @@ def write_keypoints(header, keypoints: np.ndarray) -> msg.Keypoints2D:
         header=header,
         skeleton="coco17",
         persons=[
-            msg.PersonKeypoints2D(score=float(p[:, 2].mean()), keypoints=flat(p)) for p in keypoints
+            msg.PersonKeypoints2D(score=float(p[:, 2].mean()), keypoints=flat(p))
+            for p in keypoints
         ],
     )
 
@@ -182,9 +185,10 @@ def read_head(message: msg.Head) -> Head:
 def write_head(head: Head) -> msg.Head:
     """Message of a head."""
     pose = Pose()
-    position, quaternion = head.tf_world_head[:3, 3], Rotation.from_matrix(
-        head.tf_world_head[:3, :3]
-    ).as_quat()
+    position, quaternion = (
+        head.tf_world_head[:3, 3],
+        Rotation.from_matrix(head.tf_world_head[:3, :3]).as_quat(),
+    )
     pose.position.x, pose.position.y, pose.position.z = map(float, position)
     pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = map(
         float, quaternion

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from scipy.spatial.transform import Rotation
 
 from disguisor_ros.bridge.bags import BagWriter, typestore
@@ -13,8 +20,8 @@ from disguisor_ros.core.cameras import Camera
 
 _FOREVER = QosTime(2147483647, 4294967295)
 LATCHED = Qos(
-    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, _FOREVER, _FOREVER,
-    QosLiveliness.AUTOMATIC, _FOREVER, False,
+    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
+    _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False,
 )  # fmt: skip
 
 
@@ -58,11 +65,14 @@ class RoomBag:
         """Append a message made of fields."""
         self.writer.write(topic, typename, time_ns, self._types[typename](**fields), qos)
 
-    def compressed_color(self, camera: str, stamp_ns: int, data: bytes, time_ns: int | None = None):
+    def compressed_color(
+        self, camera: str, stamp_ns: int, data: bytes, time_ns: int | None = None
+    ):
         """Append a JPEG or PNG colour image and its camera_info."""
         jpeg = data[:2] == b"\xff\xd8"
         self.write(
-            f"/{camera}/color/image_raw/compressed", "sensor_msgs/msg/CompressedImage",
+            f"/{camera}/color/image_raw/compressed",
+            "sensor_msgs/msg/CompressedImage",
             time_ns or stamp_ns,
             header=self._header(camera, "color", stamp_ns),
             format="jpeg" if jpeg else "png",
@@ -71,13 +81,20 @@ class RoomBag:
         self._info(camera, "color", self.color[camera], stamp_ns, time_ns)
 
     def raw_color(
-        self, camera: str, stamp_ns: int, image: np.ndarray, encoding="rgb8", time_ns: int | None = None
+        self,
+        camera: str,
+        stamp_ns: int,
+        image: np.ndarray,
+        encoding="rgb8",
+        time_ns: int | None = None,
     ):
         """Append a colour image, shape (height, width, 3) uint8, and its camera_info."""
         self._image(camera, "color", "color", stamp_ns, image, encoding, time_ns)
         self._info(camera, "color", self.color[camera], stamp_ns, time_ns)
 
-    def raw_depth(self, camera: str, stamp_ns: int, depth_mm: np.ndarray, time_ns: int | None = None):
+    def raw_depth(
+        self, camera: str, stamp_ns: int, depth_mm: np.ndarray, time_ns: int | None = None
+    ):
         """Append a depth image in millimetres, shape (height, width) uint16, and its camera_info.
 
         Where the camera has no depth camera of its own the image is on the colour camera's grid.
@@ -93,7 +110,9 @@ class RoomBag:
         """Append 2D keypoints, shape (P, 17, 3): x, y, score."""
         person = self._types["disguisor_msgs/msg/PersonKeypoints2D"]
         self.write(
-            f"/{camera}/keypoints2d", "disguisor_msgs/msg/Keypoints2D", time_ns or stamp_ns,
+            f"/{camera}/keypoints2d",
+            "disguisor_msgs/msg/Keypoints2D",
+            time_ns or stamp_ns,
             header=self._header(camera, "color", stamp_ns),
             skeleton="coco17",
             persons=[
@@ -124,9 +143,14 @@ class RoomBag:
 
     def _image(self, camera, topic, frame, stamp_ns, image, encoding, time_ns):
         self.write(
-            f"/{camera}/{topic}/image_raw", "sensor_msgs/msg/Image", time_ns or stamp_ns,
+            f"/{camera}/{topic}/image_raw",
+            "sensor_msgs/msg/Image",
+            time_ns or stamp_ns,
             header=self._header(camera, frame, stamp_ns),
-            height=image.shape[0], width=image.shape[1], encoding=encoding, is_bigendian=0,
+            height=image.shape[0],
+            width=image.shape[1],
+            encoding=encoding,
+            is_bigendian=0,
             step=image[0].nbytes,
             data=np.ascontiguousarray(image).view(np.uint8).ravel(),
         )
@@ -136,13 +160,20 @@ class RoomBag:
             x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
         )
         self.write(
-            f"/{camera}/{topic}/camera_info", "sensor_msgs/msg/CameraInfo", time_ns or stamp_ns,
+            f"/{camera}/{topic}/camera_info",
+            "sensor_msgs/msg/CameraInfo",
+            time_ns or stamp_ns,
             header=self._header(camera, frame or topic, stamp_ns),
-            height=sensor.height, width=sensor.width, distortion_model=sensor.model,
+            height=sensor.height,
+            width=sensor.width,
+            distortion_model=sensor.model,
             d=sensor.distortion if len(sensor.distortion) else np.zeros(5),
-            k=sensor.matrix.ravel(), r=np.eye(3).ravel(),
+            k=sensor.matrix.ravel(),
+            r=np.eye(3).ravel(),
             p=np.hstack([sensor.matrix, np.zeros((3, 1))]).ravel(),
-            binning_x=0, binning_y=0, roi=region,
+            binning_x=0,
+            binning_y=0,
+            roi=region,
         )
 
     def _transform(self, camera: Camera, frame: str, stamp_ns: int, world_frame: str):

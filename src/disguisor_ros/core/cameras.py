@@ -64,9 +64,13 @@ class Camera:
         distortion = np.asarray(self.distortion, dtype=np.float64).ravel()
         object.__setattr__(self, "distortion", distortion)
         if self.width <= 0 or self.height <= 0:
-            raise ValueError(f"camera {self.name}: size {self.width}x{self.height} is not positive")
+            raise ValueError(
+                f"camera {self.name}: size {self.width}x{self.height} is not positive"
+            )
         if self.matrix[0, 0] <= 0 or self.matrix[1, 1] <= 0:
-            raise ValueError(f"camera {self.name}: focal lengths must be positive (not calibrated?)")
+            raise ValueError(
+                f"camera {self.name}: focal lengths must be positive (not calibrated?)"
+            )
         if self.model not in DISTORTION_MODELS:
             raise ValueError(
                 f"camera {self.name}: distortion model {self.model!r} is not one of"
@@ -84,7 +88,9 @@ class Camera:
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or (
             np.linalg.det(rotation) < 0
         ):
-            raise ValueError(f"camera {self.name}: the rotation of tf_camera_world is not a rotation")
+            raise ValueError(
+                f"camera {self.name}: the rotation of tf_camera_world is not a rotation"
+            )
 
     @cached_property
     def tf_world_camera(self) -> np.ndarray:
@@ -158,9 +164,7 @@ class Camera:
             out = cv2.fisheye.undistortPoints(flat, self.matrix, self.distortion)
         else:
             criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 1e-9)
-            out = cv2.undistortPointsIter(
-                flat, self.matrix, self.distortion, None, None, criteria
-            )
+            out = cv2.undistortPointsIter(flat, self.matrix, self.distortion, None, None, criteria)
         return out.reshape(pixels.shape)
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
@@ -174,8 +178,10 @@ class Camera:
         """Whether pixels lie in the image grown by ``margin`` pixels, shape (...), bool."""
         x, y = pixels[..., 0], pixels[..., 1]
         return (
-            (x >= -margin) & (y >= -margin)
-            & (x <= self.width - 1 + margin) & (y <= self.height - 1 + margin)
+            (x >= -margin)
+            & (y >= -margin)
+            & (x <= self.width - 1 + margin)
+            & (y <= self.height - 1 + margin)
         )
 
     def _distort(self, normalized: np.ndarray) -> np.ndarray:
@@ -184,9 +190,7 @@ class Camera:
         out = np.full_like(flat, np.nan)
         if good.any():
             if self.model == "equidistant":
-                pixels = cv2.fisheye.distortPoints(
-                    flat[good][:, None], np.eye(3), self.distortion
-                )
+                pixels = cv2.fisheye.distortPoints(flat[good][:, None], np.eye(3), self.distortion)
             else:
                 points = np.concatenate([flat[good], np.ones((good.sum(), 1))], axis=1)
                 pixels, _ = cv2.projectPoints(

@@ -51,7 +51,7 @@ class FrameSynchronizer:
 
     #: A camera that was silent for this long (by stamps) is no longer waited for.
     SILENCE_NS = 2_000_000_000
-    #: A stamp that lies further back than this is a clock jump (a bag that loops), not a late frame.
+    #: A stamp that lies further back is a clock jump (a bag that loops), not a late frame.
     JUMP_NS = 1_000_000_000
 
     def __init__(self, cameras: Iterable[str], slop_ns: int, max_wait_ns: int):
@@ -112,7 +112,7 @@ class FrameSynchronizer:
         return out
 
     def _place(self, camera: str, kind: str, stamp_ns: int) -> FrameSet | None:
-        """The pending set that a stamp belongs to: keypoints by equal stamps, others by nearness."""
+        """The pending set of a stamp: for keypoints by equality, for others by nearness."""
         taken = [s for s in self._pending if camera not in getattr(s, f"{kind}_ns")]
         if kind != "depth":
             twin = "color" if kind == "keypoints" else "keypoints"
@@ -201,7 +201,7 @@ class Rendezvous:
         return dropped
 
     def ready(self, now_ns: int) -> list:
-        """Payloads whose data are there, in the order of submission; a late one holds back the rest."""
+        """Payloads whose data are there, as submitted; a late one holds back the rest."""
         out = []
         while self._jobs:
             job = self._jobs[0]

@@ -80,9 +80,15 @@ class StageNode(LifecycleNode):
         self.autostart = self.parameter(
             "autostart", True, "Configure and activate by itself; false leaves it to a manager."
         )
-        self.patience_ns = int(1e9 * self.parameter(
-            "patience", 1.0, "How long to wait for data that can be done without, s.", (0.0, 60.0)
-        ))
+        self.patience_ns = int(
+            1e9
+            * self.parameter(
+                "patience",
+                1.0,
+                "How long to wait for data that can be done without, s.",
+                (0.0, 60.0),
+            )
+        )
         self.rendezvous = Rendezvous(capacity=30, patience_ns=self.patience_ns)
         self.rig = CameraRig(self.world_frame)
         self.drops = Counter()
@@ -141,7 +147,9 @@ class StageNode(LifecycleNode):
         for timer in self._timers_here:
             self.destroy_timer(timer)
         for topic in self._topics:
-            destroy = self.destroy_publisher if hasattr(topic, "publish") else self.destroy_subscription
+            destroy = (
+                self.destroy_publisher if hasattr(topic, "publish") else self.destroy_subscription
+            )
             destroy(topic)
         self._timers_here, self._topics, self._heard = [], [], {}
         return super().on_deactivate(state)
@@ -176,10 +184,16 @@ class StageNode(LifecycleNode):
                 guarded_work()
 
         guarded_work = self.guarded(self.work)
-        self._topics.append(self.create_subscription(
-            kind, topic, heard, qos, raw=raw,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        ))
+        self._topics.append(
+            self.create_subscription(
+                kind,
+                topic,
+                heard,
+                qos,
+                raw=raw,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+        )
 
     def offer(self, kind, topic: str, qos: QoSProfile):
         """Advertise a topic."""
@@ -196,8 +210,11 @@ class StageNode(LifecycleNode):
             for kind in kinds:
                 topic = f"/{camera}/{kind}/camera_info"
                 self.listen(
-                    CameraInfo, topic,
-                    lambda raw, key=(camera, kind): self._on_info(key, raw), SENSOR, raw=True,
+                    CameraInfo,
+                    topic,
+                    lambda raw, key=(camera, kind): self._on_info(key, raw),
+                    SENSOR,
+                    raw=True,
                 )
 
     def _on_info(self, key, raw: bytes) -> None:
@@ -232,9 +249,7 @@ class StageNode(LifecycleNode):
     def listen_depth(self, cameras) -> None:
         """Subscribe to the depth images of cameras, for :meth:`depth_views`."""
         for camera in cameras:
-            self.listen_stored(
-                Image, f"/{camera}/depth/image_raw", (camera, "depth"), depth_array
-            )
+            self.listen_stored(Image, f"/{camera}/depth/image_raw", (camera, "depth"), depth_array)
 
     def submit(self, payload, needs, wants) -> None:
         """Queue a job of the rendezvous; when there are too many the oldest is dropped."""
@@ -258,8 +273,8 @@ class StageNode(LifecycleNode):
             if image.shape != (camera.height, camera.width):
                 self.dropped(
                     "malformed",
-                    f"/{name}/depth/image_raw: {image.shape[1]}x{image.shape[0]}, but its camera_info"
-                    f" says {camera.width}x{camera.height}",
+                    f"/{name}/depth/image_raw: {image.shape[1]}x{image.shape[0]}, but its"
+                    f" camera_info says {camera.width}x{camera.height}",
                 )
                 continue
             out[name] = DepthView(camera, image, unit_m)
@@ -295,8 +310,8 @@ class StageNode(LifecycleNode):
             self.get_logger().info("the clock jumped back: starting anew")
             self.rendezvous.reset()
             self.reset()
-        self._newest_ns = stamp_ns if back or self._newest_ns is None else max(
-            self._newest_ns, stamp_ns
+        self._newest_ns = (
+            stamp_ns if back or self._newest_ns is None else max(self._newest_ns, stamp_ns)
         )
         return back
 
@@ -317,9 +332,8 @@ class StageNode(LifecycleNode):
         else:
             status.level, status.message = DiagnosticStatus.OK, f"active, {rate} per second"
         values = {
-            "connected": self.active and all(
-                self.count_publishers(t) for t in self._heard if not _optional(t)
-            ),
+            "connected": self.active
+            and all(self.count_publishers(t) for t in self._heard if not _optional(t)),
             "rate_hz": rate,
             "done": self._done,
             "duration_ms_median": _median(self.durations_ms),

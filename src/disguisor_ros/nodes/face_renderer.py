@@ -12,9 +12,9 @@ from collections import Counter, OrderedDict
 
 import cv2
 import numpy as np
-from disguisor_msgs.msg import FaceRegions, Heads, Keypoints2D
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from disguisor_msgs.msg import FaceRegions, Heads, Keypoints2D
 from disguisor_ros.bridge.images import (
     color_array,
     compressed_color_array,
@@ -53,7 +53,9 @@ class ImageOutlet:
         if self.compressed and self.compressed.get_subscription_count():
             bgr = np.ascontiguousarray(to_rgb(anonymized.image, encoding)[..., ::-1])
             _, data = cv2.imencode(f".{self._format}", bgr)
-            out = CompressedImage(header=header, format=f"{encoding}; {self._format} compressed bgr8")
+            out = CompressedImage(
+                header=header, format=f"{encoding}; {self._format} compressed bgr8"
+            )
             out.data = data.tobytes()
             self.compressed.publish(out)
 
@@ -75,12 +77,17 @@ class FaceRendererNode(StageNode):
             "compressed_output", "", "Also publish compressed images.", ("", "jpg", "png")
         )
         self.on_failure = self.parameter(
-            "on_failure", "drop", "What becomes of a frame that cannot be processed.",
+            "on_failure",
+            "drop",
+            "What becomes of a frame that cannot be processed.",
             ("drop", "blank"),
         )
-        self.max_latency_ns = int(1e9 * self.parameter(
-            "max_latency", 2.0, "A frame older than this is withheld, s.", (0.05, 600.0)
-        ))
+        self.max_latency_ns = int(
+            1e9
+            * self.parameter(
+                "max_latency", 2.0, "A frame older than this is withheld, s.", (0.05, 600.0)
+            )
+        )
         self.waiting: OrderedDict[int, tuple] = OrderedDict()
         self.frames = Counter()
         self.withheld = Counter()
@@ -142,14 +149,16 @@ class FaceRendererNode(StageNode):
             if now - arrived <= self.max_latency_ns:
                 break
             self._withhold(stamp, "no heads in time")
-        self.figures.update({
-            "frames_in": self.frames["in"],
-            "frames_out": self.frames["out"],
-            "frames_blank": self.frames["blank"],
-            "frames_withheld": sum(self.withheld.values()),
-            "frames_waiting": len(self.waiting),
-            **{f"withheld: {reason}": n for reason, n in sorted(self.withheld.items())},
-        })
+        self.figures.update(
+            {
+                "frames_in": self.frames["in"],
+                "frames_out": self.frames["out"],
+                "frames_blank": self.frames["blank"],
+                "frames_withheld": sum(self.withheld.values()),
+                "frames_waiting": len(self.waiting),
+                **{f"withheld: {reason}": n for reason, n in sorted(self.withheld.items())},
+            }
+        )
 
     def _process(self, color: int, depth: int | None, heads):
         started = time.monotonic_ns()
@@ -164,8 +173,13 @@ class FaceRendererNode(StageNode):
             image, encoding = self._decode(message)
             view = self.depth_views({self.camera: depth} if depth else {}).get(self.camera)
             anonymized = self.renderer(
-                image, self.rig.camera((self.camera, "color")), heads, keypoints, view,
-                stamp_ns=color, encoding=encoding,
+                image,
+                self.rig.camera((self.camera, "color")),
+                heads,
+                keypoints,
+                view,
+                stamp_ns=color,
+                encoding=encoding,
             )
         except ValueError as error:
             self._withhold(color, "malformed")

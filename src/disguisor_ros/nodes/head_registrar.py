@@ -6,9 +6,9 @@ import time
 from collections import Counter
 
 import numpy as np
-from disguisor_msgs.msg import Bodies, Heads, MeshTopology
 from visualization_msgs.msg import MarkerArray
 
+from disguisor_msgs.msg import Bodies, Heads, MeshTopology
 from disguisor_ros.bridge.markers import MeshMarkers
 from disguisor_ros.bridge.messages import flat, read_bodies, read_frame_set, write_heads
 from disguisor_ros.core.head_template import HeadTemplate
@@ -31,11 +31,13 @@ class HeadRegistrarNode(StageNode):
         self.publisher = self.offer(Heads, "/disguisor/heads", RESULT)
         self.marker_publisher = self.offer(MarkerArray, "/disguisor/markers", RESULT)
         self.topology = self.offer(MeshTopology, "/disguisor/head_topology", LATCHED)
-        self.topology.publish(MeshTopology(
-            name="head",
-            vertex_count=len(self.template.vertices),
-            triangles=flat(self.template.faces.astype(np.uint32), "I"),
-        ))
+        self.topology.publish(
+            MeshTopology(
+                name="head",
+                vertex_count=len(self.template.vertices),
+                triangles=flat(self.template.faces.astype(np.uint32), "I"),
+            )
+        )
         self.listen_calibration("depth")
         self.listen_depth(self.cameras)
         self.listen(Bodies, "/disguisor/bodies", self._on_bodies, RESULT)
@@ -56,17 +58,16 @@ class HeadRegistrarNode(StageNode):
 
     def _register(self, frame_set_message, frame_set, bodies):
         started = time.monotonic_ns()
-        heads = self.registrar(
-            bodies, self.depth_views(frame_set.depth_ns), frame_set.stamp_ns
-        )
+        heads = self.registrar(bodies, self.depth_views(frame_set.depth_ns), frame_set.stamp_ns)
         message = write_heads(heads, frame_set_message)
         self.publisher.publish(message)
         if self.marker_publisher.get_subscription_count():
             meshes = {h.track_id: h.vertices for h in heads}
             self.marker_publisher.publish(self.markers.message(message.header, meshes))
         methods = Counter(head.method for head in heads)
-        self.figures.update({f"heads: {m}": methods[m] for m in
-                             ("registered", "keypoints", "body", "predicted")})
+        self.figures.update(
+            {f"heads: {m}": methods[m] for m in ("registered", "keypoints", "body", "predicted")}
+        )
         self.finished(started)
 
 

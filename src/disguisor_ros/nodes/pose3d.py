@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from disguisor_msgs.msg import FrameSet, Keypoints2D, Persons3D
-
 from disguisor_ros.bridge.messages import read_frame_set, read_keypoints, write_persons
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.nodes.common import RESULT, StageNode, run_node
@@ -54,7 +53,9 @@ class Pose3DNode(StageNode):
         for camera in cameras:
             found = self.stored((camera, "keypoints"), frame_set.color_ns[camera])
             if found is None:
-                self.dropped("no keypoints", f"/{camera}/keypoints2d: nothing usable at this instant")
+                self.dropped(
+                    "no keypoints", f"/{camera}/keypoints2d: nothing usable at this instant"
+                )
             else:
                 keypoints[camera] = found
         # Only these cameras were looked at: an image of any other may not leave.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from disguisor_msgs.msg import Bodies, Keypoints2D, MeshTopology, Persons3D
 from visualization_msgs.msg import MarkerArray
 
+from disguisor_msgs.msg import Bodies, Keypoints2D, MeshTopology, Persons3D
 from disguisor_ros.bridge.markers import MeshMarkers
 from disguisor_ros.bridge.messages import (
     flat,
@@ -27,7 +27,8 @@ class SmplFitterNode(StageNode):
     def __init__(self):
         super().__init__("smpl_fitter")
         self.model_path = self.parameter(
-            "model_path", "",
+            "model_path",
+            "",
             "SMPL, SMPL-H or SMPL-X file of your own; empty for Anny, which needs none.",
         )
 
@@ -40,11 +41,13 @@ class SmplFitterNode(StageNode):
         self.publisher = self.offer(Bodies, "/disguisor/bodies", RESULT)
         self.marker_publisher = self.offer(MarkerArray, "/disguisor/markers", RESULT)
         self.topology = self.offer(MeshTopology, "/disguisor/body_topology", LATCHED)
-        self.topology.publish(MeshTopology(
-            name="smplx" if self.model_path else "anny",
-            vertex_count=len(self.model.vertices),
-            triangles=flat(self.model.faces.astype(np.uint32), "I"),
-        ))
+        self.topology.publish(
+            MeshTopology(
+                name="smplx" if self.model_path else "anny",
+                vertex_count=len(self.model.vertices),
+                triangles=flat(self.model.faces.astype(np.uint32), "I"),
+            )
+        )
         self.listen_calibration("color")
         for camera in self.cameras:
             self.listen_stored(

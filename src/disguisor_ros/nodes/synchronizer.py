@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 
-from disguisor_msgs.msg import FrameSet as FrameSetMessage
-from disguisor_msgs.msg import Keypoints2D, Skeleton
 from sensor_msgs.msg import CameraInfo
 
+from disguisor_msgs.msg import FrameSet as FrameSetMessage
+from disguisor_msgs.msg import Keypoints2D, Skeleton
 from disguisor_ros.bridge.bags import header_of
 from disguisor_ros.bridge.messages import write_frame_set
 from disguisor_ros.core.synchronization import FrameSynchronizer
@@ -48,8 +48,11 @@ class SynchronizerNode(StageNode):
             ):
                 # Raw: the header is all that is needed.
                 self.listen(
-                    message, topic, lambda raw, c=camera, k=kind: self._on_stamp(c, k, raw),
-                    SENSOR, raw=True,
+                    message,
+                    topic,
+                    lambda raw, c=camera, k=kind: self._on_stamp(c, k, raw),
+                    SENSOR,
+                    raw=True,
                 )
 
     def reset(self):
