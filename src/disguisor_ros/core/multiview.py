@@ -16,7 +16,7 @@ from disguisor_ros.core.association import (
     track_affinity,
 )
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.placement import place, torso_distance
+from disguisor_ros.core.placement import TORSO, place, torso_distance
 from disguisor_ros.core.skeleton import MIRROR
 from disguisor_ros.core.triangulation import (
     Observations,
@@ -35,6 +35,9 @@ _STRANGER = 3.0
 
 #: Joints are sought from a prediction that is sharper than this, else from the rays, metres.
 _SHARP_M = 0.12
+
+#: A torso in a depth image, standard deviation, metres.
+_DEPTH_SIGMA_M = 0.06
 
 #: A detection this similar to a known person in its view is that person.
 _SAME_OKS = 0.5
@@ -191,19 +194,28 @@ class Scene:
             group.result = result.of(k)
 
     def _first_guess(self, group: Group, expected: np.ndarray) -> np.ndarray:
-        if np.isfinite(expected).any():
+        if np.isfinite(expected).all(-1).sum() > len(TORSO):
             return expected
         view, d = next(iter(group.detections.items()))
-        center, rays = self.detections.centers[view], self.detections.rays[d]
-        score = self.detections.score[d]
-        joints = place(center, rays, score, self.floor_z_m)
+        joints = place(
+            self.detections.centers[view],
+            self.detections.rays[d],
+            self.detections.score[d],
+            self.floor_z_m,
+        )
+        return self._to_depth(view, d, joints)
+
+    def _to_depth(self, view: int, d: int, joints: np.ndarray) -> np.ndarray:
+        """Joints moved along their rays to where the depth image shows the torso."""
         depth = self.depth.get(self.detections.names[view])
-        distance = torso_distance(center, rays, score, depth) if depth is not None else None
-        if distance is not None:
-            torso = [j for j in (5, 6, 11, 12) if score[j] > 0]
-            now = np.median(np.linalg.norm(joints[torso] - center, axis=-1))
-            joints = center + (joints - center) * (distance / now)
-        return joints
+        torso = TORSO[(self.detections.score[d, TORSO] > 0) & np.isfinite(joints[TORSO, 0])]
+        if depth is None or not len(torso):
+            return joints
+        center, rays = self.detections.centers[view], self.detections.rays[d]
+        measured = torso_distance(center, rays[torso], depth)
+        factor = measured / np.median(np.linalg.norm(joints[torso] - center, axis=-1))
+        # Else it is something in front of or behind the person.
+        return center + (joints - center) * factor if 0.5 < factor < 2.0 else joints
 
     def _observations(self, groups: list[Group]) -> Observations:
         detections, views = self.detections, len(self.detections.names)
@@ -223,7 +235,25 @@ class Scene:
             if group.track is not None:
                 joints[k] = self.expected.joints[group.track]
                 sigma_m[k] = self.expected.sigma_m[group.track]
+            if len(group.detections) == 1 and self.depth:
+                self._expect_at_depth(group, joints[k], sigma_m[k])
         return Prior(joints, sigma_m)
+
+    def _expect_at_depth(self, group: Group, joints: np.ndarray, sigma_m: np.ndarray) -> None:
+        """Expect the torso of someone whom one view sees where its depth image shows it."""
+        view, d = next(iter(group.detections.items()))
+        if self.detections.names[view] not in self.depth:
+            return
+        placed = place(
+            self.detections.centers[view],
+            self.detections.rays[d],
+            self.detections.score[d],
+            self.floor_z_m,
+        )
+        moved = self._to_depth(view, d, placed)
+        if moved is not placed:
+            seen = TORSO[np.isfinite(moved[TORSO, 0])]
+            joints[seen], sigma_m[seen] = moved[seen], _DEPTH_SIGMA_M
 
 
 def _misfit(residual: np.ndarray) -> np.ndarray:

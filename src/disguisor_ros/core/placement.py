@@ -18,7 +18,7 @@ from disguisor_ros.core.types import DepthView
 _DISTANCES_M = np.geomspace(0.5, 9.0, 64)
 
 #: Joints whose skin is about this far in front of the keypoint's 3D place, metres.
-_TORSO = np.array([5, 6, 11, 12])
+TORSO = np.array([5, 6, 11, 12])
 _SKIN_M = 0.08
 
 
@@ -67,33 +67,33 @@ def _size_cost(points: np.ndarray, score: np.ndarray) -> np.ndarray:
     return (np.minimum(np.abs(excess), 4.0) ** 2 * weight).sum(axis=1) / max(weight.sum(), 1e-9)
 
 
-def torso_distance(
-    center: np.ndarray, rays: np.ndarray, score: np.ndarray, view: DepthView
-) -> float | None:
-    """Distance of a person's torso along the rays of shoulders and hips, from a depth image.
+def torso_distance(center: np.ndarray, rays: np.ndarray, view: DepthView) -> float:
+    """Distance of a person's torso along rays, from a depth image.
 
     The depth sensor may have its own place and lens: along each ray, the first point that lies
     just behind the measured surface is taken.
 
+    Parameters
+    ----------
+    center : ndarray, shape (3,), metres, world
+    rays : ndarray, shape (J, 3), world
+        Through shoulders and hips.
+    view : DepthView
+
     Returns
     -------
-    float or None
-        Metres; None where no depth was measured on the torso.
+    float
+        Metres; NaN where no depth was measured on the torso.
     """
-    used = _TORSO[score[_TORSO] > 0]
-    if len(used) == 0:
-        return None
     distances = np.arange(0.4, 8.0, 0.03)
-    points = center + distances[:, None, None] * rays[used]
-    pixels, depth = view.camera.project(points)
+    pixels, depth = view.camera.project(center + distances[:, None, None] * rays)
     height, width = view.image.shape[:2]
-    finite = np.isfinite(pixels).all(axis=-1)
-    column, row = np.moveaxis(np.where(finite[..., None], np.rint(pixels), -1).astype(int), -1, 0)
+    column, row = np.moveaxis(np.rint(np.nan_to_num(pixels, nan=-1.0)).astype(int), -1, 0)
     inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
     measured = view.image[np.where(inside, row, 0), np.where(inside, column, 0)] * view.unit_m
     behind = depth - measured.astype(np.float64)
     hit = inside & np.isfinite(measured) & (measured > 0) & (behind >= 0) & (behind < 0.15)
     found = hit.any(axis=0)
     if not found.any():
-        return None
+        return float("nan")
     return float(np.median(distances[hit.argmax(axis=0)[found]])) + _SKIN_M

@@ -10,7 +10,7 @@ import numpy as np
 _ACCELERATION = 6.0
 
 #: Velocities fade over this time, seconds: people stop.
-_FADE_S = 0.4
+_FADE_S = 0.8
 
 #: A body that was not seen for longer is not extrapolated further, seconds.
 _HORIZON_S = 0.5

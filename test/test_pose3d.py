@@ -1,0 +1,194 @@
+"""Everyone in the room, over time."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from room import camera_ring, person, seen
+
+from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.pose3d import PoseEstimator
+from disguisor_ros.core.types import DepthView
+from disguisor_ros.eval.pose3d import measure
+
+RIG = camera_ring(4)
+STEP_NS = 33_333_333
+
+
+def head_error(found, body):
+    return np.linalg.norm(found.joints[:5].mean(0) - body[:5].mean(0))
+
+
+def run(paths, frames, rig=RIG, estimator=None, noise_px=2.0, hide=lambda name, frame: False):
+    """Persons at each frame; ``paths`` are functions of time that give bodies."""
+    estimator = estimator or PoseEstimator(floor_z_m=0.0)
+    rng = np.random.default_rng(1)
+    history = []
+    for frame in range(frames):
+        bodies = [path(frame / 30.0) for path in paths]
+        keypoints = seen(bodies, rig, noise_px, rng=rng)
+        for name in rig:
+            if hide(name, frame):
+                keypoints[name] = np.zeros((0, 17, 3))
+        history.append(estimator(keypoints, rig, frame * STEP_NS))
+    return history
+
+
+def test_everyone_is_there_at_the_first_instant():
+    bodies = [person(0, 0), person(1.2, 0.4, 2.0), person(-0.8, 1.0, 4.0)]
+    people = PoseEstimator(floor_z_m=0.0)(seen(bodies, RIG), RIG, 0)
+    assert len(people) == 3
+    assert [p.age for p in people] == [1, 1, 1]
+    for body in bodies:
+        assert min(np.linalg.norm(p.joints - body, axis=1).mean() for p in people) < 0.02
+    for p in people:
+        assert p.status == "multiview" and len(set(p.detections.values())) == 1
+        assert p.confidence.max() <= 1.0 and np.isfinite(p.covariance).all()
+
+
+def test_identities_hold_while_people_pass_each_other():
+    history = run(
+        [lambda t: person(-1.5 + t, 0.25, 0.0), lambda t: person(1.5 - t, -0.25, np.pi)], 90
+    )
+    assert {len(people) for people in history} == {2}
+    first = min(history[0], key=lambda p: p.joints[0, 0]).track_id
+    assert max(history[-1], key=lambda p: p.joints[0, 0]).track_id == first
+
+
+def test_nobody_lags_behind():
+    history = run([lambda t: person(-1.5 + 1.4 * t, 0, 0.0)], 60)
+    lag = history[-1][0].joints[:, 0].mean() - person(-1.5 + 1.4 * 59 / 30, 0)[:, 0].mean()
+    assert abs(lag) < 0.02
+
+
+def test_who_is_not_seen_is_predicted_then_known_again():
+    history = run(
+        [lambda t: person(0.3 * t, 0)], 60, hide=lambda name, frame: 30 <= frame < 45
+    )
+    for frame in range(30, 45):
+        (p,) = history[frame]
+        assert p.status == "predicted" and not p.detections and p.confidence.max() == 0
+        assert head_error(p, person(0.3 * frame / 30, 0)) < 0.25
+    assert {p.track_id for people in history for p in people} == {1}
+
+
+def test_who_is_gone_is_not_predicted_for_ever():
+    history = run([lambda t: person(0, 0)], 60, hide=lambda name, frame: frame >= 5)
+    assert history[5] and not history[-1]
+
+
+def test_one_view_that_fails_loses_nobody():
+    def hide(name, frame):
+        return name == "cam2" and frame % 2
+
+    history = run([lambda t: person(0, 0), lambda t: person(1.3, 0.3, 1.0)], 20, hide=hide)
+    assert {len(people) for people in history} == {2}
+
+
+def test_a_single_view_places_people_by_size_and_floor():
+    rig = {"cam1": RIG["cam1"]}
+    body = person(0.2, 0.1, yaw=0.5)
+    (p,) = PoseEstimator(floor_z_m=0.0)(seen([body], rig), rig, 0)
+    assert p.status == "single_view" and p.detections == {"cam1": 0}
+    assert head_error(p, body) < 0.25
+    pixels, _ = rig["cam1"].project(p.joints[:5])
+    truth, _ = rig["cam1"].project(body[:5])
+    assert np.linalg.norm(pixels - truth, axis=1).max() < 8.0
+
+
+def flat_depth(camera, distance_m):
+    """Depth sensor at half the resolution of ``camera`` that sees a wall square to it."""
+    matrix = camera.matrix / 2
+    matrix[2, 2] = 1.0
+    sensor = Camera("depth", 640, 360, matrix, camera.tf_camera_world)
+    return DepthView(sensor, np.full((360, 640), distance_m * 1000, dtype=np.uint16))
+
+
+def test_depth_places_people_of_any_size():
+    camera = RIG["cam1"]
+    child = person(0.0, 0.0, yaw=0.3, size=0.7)
+    (by_size,) = PoseEstimator()(seen([child], {"cam1": camera}), {"cam1": camera}, 0)
+    distance = camera.to_camera(child[[5, 6, 11, 12]])[:, 2].mean()
+    depth = {"cam1": flat_depth(camera, distance - 0.08)}
+    (by_depth,) = PoseEstimator()(seen([child], {"cam1": camera}), {"cam1": camera}, 0, depth)
+    assert head_error(by_depth, child) < 0.15 < head_error(by_size, child)
+
+
+def test_the_floor_is_learnt_wherever_it_is():
+    low = np.array([0, 0, -1.3])
+    rig = {
+        name: Camera(c.name, c.width, c.height, c.matrix, shifted(c.tf_camera_world, low))
+        for name, c in RIG.items()
+    }
+    estimator = PoseEstimator()
+    run([lambda t: person(0, 0) + low, lambda t: person(1, 1) + low], 10, rig, estimator)
+    one = {"cam1": rig["cam1"]}
+    body = person(-0.5, 0.3, 2.0) + low
+    (p,) = [p for p in estimator(seen([body], one), one, 10**12) if p.status != "predicted"]
+    assert head_error(p, body) < 0.3
+
+
+def shifted(tf_camera_world, offset):
+    out = tf_camera_world.copy()
+    out[:3, 3] -= out[:3, :3] @ offset
+    return out
+
+
+def test_instants_far_apart_do_not_pull_at_each_other():
+    estimator = PoseEstimator(floor_z_m=0.0)
+    for k in range(5):
+        body = person(np.cos(2.0 * k), np.sin(2.0 * k), yaw=k)
+        (p,) = estimator(seen([body], RIG), RIG, k * 75 * 10**9)
+        assert np.linalg.norm(p.joints - body, axis=1).mean() < 0.02
+        assert p.age == 1
+
+
+def test_time_that_runs_back_starts_anew():
+    estimator = PoseEstimator(floor_z_m=0.0)
+    estimator(seen([person(0, 0)], RIG), RIG, 10**9)
+    (p,) = estimator(seen([person(0, 0)], RIG), RIG, 0)
+    assert p.track_id == 1 and p.age == 1
+
+
+def test_no_keypoints_no_people():
+    assert PoseEstimator()({}, {}, 0) == []
+    assert PoseEstimator()({"cam1": np.zeros((0, 17, 3))}, RIG, 0) == []
+
+
+def test_other_layouts_are_rejected():
+    with pytest.raises(ValueError, match="COCO-17"):
+        PoseEstimator()({"cam1": np.zeros((2, 25, 3))}, RIG, 0)
+
+
+@pytest.mark.parametrize("views", [1, 2, 8, 16])
+def test_any_number_of_views(views):
+    rig = camera_ring(views)
+    bodies = [person(0, 0), person(1.0, -0.6, 2.0)]
+    people = PoseEstimator(floor_z_m=0.0)(seen(bodies, rig, 1.0), rig, 0)
+    assert len(people) == 2
+
+
+def test_crowd_with_noise_misses_and_false_people():
+    figures = measure(cameras=5, persons=6, frames=15)
+    assert figures["found"] > 0.99 and figures["joint_error_cm"] < 3.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31))
+def test_nonsense_never_breaks_it(seed):
+    rng = np.random.default_rng(seed)
+    estimator = PoseEstimator()
+    for k in range(3):
+        keypoints = {
+            name: np.concatenate(
+                [rng.uniform(-200, 1500, (n, 17, 2)), rng.uniform(-0.3, 1.2, (n, 17, 1))], axis=-1
+            )
+            for name, n in zip(RIG, rng.integers(0, 4, len(RIG)), strict=True)
+        }
+        for found in keypoints.values():
+            found[rng.random(found.shape) < 0.05] = np.nan
+        people = estimator(keypoints, RIG, k * STEP_NS)
+        assert all(np.isfinite(p.joints).all() and np.isfinite(p.covariance).all() for p in people)
+        used = [(name, d) for p in people for name, d in p.detections.items()]
+        assert len(used) == len(set(used))
+        assert len({p.track_id for p in people}) == len(people)

@@ -1,0 +1,45 @@
+"""Identity and motion of people over time."""
+
+import numpy as np
+from room import person
+
+from disguisor_ros.core.tracking import Track, body_distance
+
+STEP_NS = 33_333_333
+CERTAIN = np.tile(np.eye(3) * 0.02**2, (17, 1, 1))
+
+
+def walked(speed, steps=20):
+    track = Track(1, person(0, 0), CERTAIN, 0)
+    for step in range(1, steps + 1):
+        stamp_ns = step * STEP_NS
+        joints = person(speed * stamp_ns * 1e-9, 0)
+        track.update(joints, CERTAIN, stamp_ns, track.predict(stamp_ns))
+    return track
+
+
+def test_someone_who_walks_is_predicted_to_go_on():
+    track = walked(1.2)
+    there = track.predict(track.stamp_ns + 3 * STEP_NS)
+    moved = (there.joints - track.joints)[:, 0].mean()
+    assert 0.09 < moved < 0.12  # 0.1 s at 1.2 m/s, fading
+    assert abs((there.joints - track.joints)[:, 1:]).max() < 1e-9
+
+
+def test_someone_who_stands_is_predicted_to_stay():
+    track = walked(0.0)
+    there = track.predict(track.stamp_ns + 30 * STEP_NS)
+    assert np.abs(there.joints - track.joints).max() < 1e-6
+
+
+def test_predictions_do_not_run_away_and_grow_uncertain():
+    track = walked(2.0)
+    soon, late = (track.predict(track.stamp_ns + n * STEP_NS) for n in (1, 60))
+    assert np.abs(late.joints - track.joints).max() < 2.0 * 0.5
+    assert (late.variance > 10 * soon.variance).all()
+
+
+def test_distance_of_bodies_is_that_of_their_shift():
+    assert np.isclose(body_distance(person(0, 0), person(0.3, 0.4)), 0.5)
+    crowd = np.array([person(1, 0), person(2, 0)])
+    assert np.allclose(body_distance(person(0, 0), crowd), [1.0, 2.0])
