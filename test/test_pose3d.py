@@ -62,9 +62,7 @@ def test_nobody_lags_behind():
 
 
 def test_who_is_not_seen_is_predicted_then_known_again():
-    history = run(
-        [lambda t: person(0.3 * t, 0)], 60, hide=lambda name, frame: 30 <= frame < 45
-    )
+    history = run([lambda t: person(0.3 * t, 0)], 60, hide=lambda name, frame: 30 <= frame < 45)
     for frame in range(30, 45):
         (p,) = history[frame]
         assert p.status == "predicted" and not p.detections and p.confidence.max() == 0

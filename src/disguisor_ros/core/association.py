@@ -227,9 +227,7 @@ class RayPairs:
         self.sin2 = np.maximum(1.0 - cosine**2, 1e-6)
         self.depth_a = (cosine * base_b - base_a) / self.sin2
         self.depth_b = (base_b - cosine * base_a) / self.sin2
-        self.sigma2 = (
-            2.0 * MATCH_SIGMA_M**2 + PIXEL_SIGMA**2 * (self.depth_a**2 + self.depth_b**2)
-        )
+        self.sigma2 = 2.0 * MATCH_SIGMA_M**2 + PIXEL_SIGMA**2 * (self.depth_a**2 + self.depth_b**2)
         nearest = np.minimum(self.depth_a, self.depth_b)
         possible = (nearest > 0.2) & (np.maximum(self.depth_a, self.depth_b) < 12.0)
         self.residual = np.where(possible, np.abs(side) / np.sqrt(self.sin2 * self.sigma2), 9.0)
@@ -247,9 +245,7 @@ class RayPairs:
         return 0.5 * (total + (centers[first] + centers[second])[:, None])
 
 
-def affinities(
-    detections: Detections, floor_z_m: float | None
-) -> tuple[np.ndarray, np.ndarray]:
+def affinities(detections: Detections, floor_z_m: float | None) -> tuple[np.ndarray, np.ndarray]:
     """Affinities of all pairs of detections, as they are and with left and right exchanged.
 
     Seen from behind or above, detectors confuse left and right of whole bodies. That is tried only
@@ -299,9 +295,7 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     return affinity * np.minimum(1.0, total / 2.0)
 
 
-def track_affinity(
-    detections: Detections, joints: np.ndarray, sigma_m: np.ndarray
-) -> np.ndarray:
+def track_affinity(detections: Detections, joints: np.ndarray, sigma_m: np.ndarray) -> np.ndarray:
     """How much speaks for each detection being each predicted track, shape (N, T).
 
     Parameters

@@ -35,10 +35,14 @@ STANDING_M = np.array([
 ])  # fmt: skip
 
 #: How far joints stray from their place in the frame of the trunk, metres.
-POSE_SIGMA_M = np.array([0.06] * 5 + [0.03] * 2 + [0.09] * 2 + [0.13] * 2 + [0.04] * 2 + [0.13] * 2 + [0.18] * 2)
+POSE_SIGMA_M = np.array(
+    [0.06] * 5 + [0.03] * 2 + [0.09] * 2 + [0.13] * 2 + [0.04] * 2 + [0.13] * 2 + [0.18] * 2
+)
 
 #: Spread of the heights of joints over standing people, metres.
-HEIGHT_SIGMA_M = np.array([0.12] * 5 + [0.10] * 2 + [0.2] * 2 + [0.3] * 2 + [0.10] * 4 + [0.06] * 2)
+HEIGHT_SIGMA_M = np.array(
+    [0.12] * 5 + [0.10] * 2 + [0.2] * 2 + [0.3] * 2 + [0.10] * 4 + [0.06] * 2
+)
 
 #: Where a detector's keypoint of score 1 lies against the same joint seen from elsewhere, metres.
 #: Lower scores come with errors in inverse proportion (seen with DEKR and with OpenPose).
@@ -57,7 +61,8 @@ MIRROR = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
 
 #: Left and right joints that a detector swaps together.
 SWAP_GROUPS = tuple(
-    np.array(group) for group in ((1, 2, 3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14, 15, 16))
+    np.array(group)
+    for group in ((1, 2, 3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14, 15, 16))
 )
 
 #: Noise of a keypoint in the image and of the calibration, radians.

@@ -129,8 +129,10 @@ def consensus_points(observations: Observations) -> np.ndarray:
     depth_a = (cosine * along_b - along_a) / sin2
     depth_b = (along_b - cosine * along_a) / sin2
     points = 0.5 * (
-        centers[first][None, :, None] + depth_a[..., None] * a
-        + centers[second][None, :, None] + depth_b[..., None] * b
+        centers[first][None, :, None]
+        + depth_a[..., None] * a
+        + centers[second][None, :, None]
+        + depth_b[..., None] * b
     )
     both = np.sqrt(score[:, first] * score[:, second])
     usable = (both > 0) & (depth_a > 0.1) & (depth_b > 0.1) & (sin2 > 0.003)
@@ -158,7 +160,9 @@ def unswap(observations: Observations, joints: np.ndarray) -> Observations:
     if len(doubtful) == 0:
         return observations
     mirrored = observations.take(doubtful)
-    mirrored = Observations(mirrored.centers, mirrored.rays[:, :, MIRROR], mirrored.score[:, :, MIRROR])
+    mirrored = Observations(
+        mirrored.centers, mirrored.rays[:, :, MIRROR], mirrored.score[:, :, MIRROR]
+    )
     crossed = residuals(mirrored, joints[doubtful])
     straight = straight[doubtful]
     both = np.isfinite(straight) & np.isfinite(crossed)

@@ -107,9 +107,7 @@ def load_or_holistic(directory: str | Path) -> OrHolistic:
     if not folders:
         raise UserError(f"{calibration}: no camera folders (cn01, ...) in it")
     cameras = {folder.name: read_kinect_camera(folder) for folder in folders}
-    keypoints = _by_frame_and_camera(
-        directory / "keypoints2d.json", cameras, _keypoints
-    )
+    keypoints = _by_frame_and_camera(directory / "keypoints2d.json", cameras, _keypoints)
     face_boxes = _by_frame_and_camera(
         directory / "face_boxes.json",
         cameras,

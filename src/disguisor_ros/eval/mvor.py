@@ -161,11 +161,16 @@ def _print(figures: dict) -> None:
             _number(figures["mpjpe_cm"][views], 1),
         )
     table.add_row(
-        "2-3", "", _number(figures["recall_multiview"], 3), _number(figures["mpjpe_cm_multiview"], 1)
+        "2-3",
+        "",
+        _number(figures["recall_multiview"], 3),
+        _number(figures["mpjpe_cm_multiview"], 1),
     )
     console = Console()
     console.print(table)
-    console.print(f"recall of persons that one or more views detected: {_number(figures['recall'], 3)}")
+    console.print(
+        f"recall of persons that one or more views detected: {_number(figures['recall'], 3)}"
+    )
     joints = Table("joint (2-3 views)", "error cm")
     for name, value in figures["joint_cm"].items():
         joints.add_row(name.replace("_", " "), _number(value, 1))

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cameras", type=int, default=6, help="default: %(default)s")
     parser.add_argument("--persons", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--frames", type=int, default=60, help="per setting; default: %(default)s")
-    parser.add_argument("--json", type=Path, help="write the figures here, and a plot (.png) beside")
+    parser.add_argument(
+        "--json", type=Path, help="write the figures here, and a plot (.png) beside"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -154,7 +156,10 @@ def plot(figures: dict, path: Path) -> None:
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     for axes, varied, fixed in zip(
-        figure.subplots(1, 2, sharey=True), ("cameras", "persons"), ("persons", "cameras"), strict=True
+        figure.subplots(1, 2, sharey=True),
+        ("cameras", "persons"),
+        ("persons", "cameras"),
+        strict=True,
     ):
         rows = [row for row in figures["growth"] if row[fixed] == figures[fixed]]
         rows.sort(key=lambda row: row[varied])
