@@ -94,6 +94,7 @@ class Identity:
             "persons": len(set(self._persons)),
             "distance_before_after": float(moved.mean()),
             "taken_for_same": float((moved < SAME_PERSON).mean()),
+            "others_taken_for_same": _mean(between[~same] < SAME_PERSON),
             "distance_same_person": _mean(between[same & others]),
             "distance_other_persons": _mean(between[~same]),
             "rank1_before": rank1(before, before, persons),

@@ -217,7 +217,9 @@ def _identity(result: dict) -> str:
             f" {_number(embedding['distance_same_person'])}, two persons"
             f" {_number(embedding['distance_other_persons'])}; below 0.6 the model takes two faces"
             f" for one person, which happens to {_percent(embedding['taken_for_same'])} of the"
-            f" replaced faces. Pointing at a random face is right in"
+            " replaced faces and to"
+            f" {_percent(embedding['others_taken_for_same'])} of the pairs of different persons."
+            f" Pointing at a random face is right in"
             f" {_percent(embedding['rank1_chance'])}.</p>"
         )
     return _table(["", "before", "after"], rows) + text if rows else "<p>Not measured.</p>"
