@@ -9,7 +9,7 @@ import numpy as np
 
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.head_template import HeadTemplate
-from disguisor_ros.core.occlusion import measure
+from disguisor_ros.core.occlusion import agreement, in_front
 from disguisor_ros.core.rendering import Window, diffuse
 from disguisor_ros.core.sightings import FACE_SCORE, Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
@@ -33,6 +33,10 @@ GONE_DEG = 135.0
 
 #: Standard deviation, metres, of a head whose own is not a number.
 UNKNOWN_SIGMA_M = 0.1
+
+#: A head's window is found from every so many of its vertices, which miss at most so much, metres.
+_SPARSE = 16
+_SPARSE_M = 0.01
 
 #: Share of a face that must be unhidden to make it a face for sure.
 _ENOUGH_SHOWN = 0.15
@@ -181,8 +185,9 @@ def _pose(
         return None
     sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
     margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
-    margin_px = max(margin_m * camera.matrix[0, 0] / distance_m, 1.0)
-    window = _window(camera, vertices[::4], margin_px)  # as dense as the margin is wide
+    focal = camera.matrix[0, 0]
+    margin_px = max(margin_m * focal / distance_m, 1.0)
+    window = _window(camera, vertices[::_SPARSE], margin_px + _SPARSE_M * focal / distance_m)
     if window is None:
         return None
     rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
@@ -242,14 +247,15 @@ def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) 
         return None
     away = cv2.distanceTransform((~face).astype(np.uint8), cv2.DIST_L2, 3)
     reach = away <= one.margin_px + 0.5 * crop.window.step
-    hidden, agreement = np.zeros_like(face), 0.0
+    hidden, measured = np.zeros_like(face), 0.0
     if depth is not None:
+        whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
+        margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.sigma_m
+        measured = agreement(depth, camera, whole, np.where(face, surface_m, np.inf), margin_m)
         side = 2 * int(np.ceil(one.margin_px)) + 1
         front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
-        margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.sigma_m
-        whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
         front_m[~reach] = np.inf
-        hidden, agreement = measure(depth, camera, whole, front_m, margin_m)
+        hidden = in_front(depth, camera, whole, front_m, margin_m)
     reach, face_inside, hidden = reach[crop.inner], face[crop.inner], hidden[crop.inner]
     replaced = reach & ~hidden
     if not replaced.any():
@@ -258,7 +264,7 @@ def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) 
     if one.head.confidence >= FACE_CONFIDENCE:
         visible &= surface_m[crop.inner] <= nearest_m[crop.outer]
     shown = np.count_nonzero(visible) / max(np.count_nonzero(face), 1)
-    confidence = _confidence(one, camera, shown, agreement)
+    confidence = _confidence(one, camera, shown, measured)
     outline = visible if visible.any() else replaced
     region = Region(
         box=tight_box(outline, crop.x, crop.y), polygon=outline_of(replaced, crop.x, crop.y),
@@ -267,7 +273,7 @@ def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) 
     return Cover(crop.x, crop.y, reach, replaced, region, upper=visible, sigma_m=one.sigma_m)
 
 
-def _confidence(one: _Posed, camera: Camera, shown: float, agreement: float) -> float:
+def _confidence(one: _Posed, camera: Camera, shown: float, measured: float) -> float:
     """Probability that the region shows a face.
 
     The head's own confidence, less what hides the face, and only as far as this camera itself
@@ -280,7 +286,7 @@ def _confidence(one: _Posed, camera: Camera, shown: float, agreement: float) -> 
     turn_deg = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     turned = np.interp(turn_deg, (GONE_DEG - 30.0, GONE_DEG), (1.0, 0.0))
     by_keypoints = 1 / (1 + np.exp((FACE_SCORE - one.sighting.face_score) / 0.05))
-    evidence = max(by_keypoints, agreement * turned)
+    evidence = max(by_keypoints, measured * turned)
     return float(np.clip(own, 0, 1) * min(1.0, shown / _ENOUGH_SHOWN) * evidence)
 
 

@@ -16,15 +16,18 @@ _NEAREST_M = 0.3
 #: six, a flying pixel beside an edge fewer than four.
 _SUPPORT = 4
 
+#: Points of a surface at which depth is looked up.
+_LOOK_UPS = 150
 
-def measure(
+
+def in_front(
     depth: DepthView, camera: Camera, window: Window, surface_m: np.ndarray, margin_m: float
-) -> tuple[np.ndarray, float]:
-    """Compare depth with a surface, as the camera of the window sees both.
+) -> np.ndarray:
+    """Where something is measured clearly in front of a surface, as the camera sees it.
 
     Depth samples are moved from the frame of the depth camera into the camera's window one by
     one, so that an occluder is cut out where the camera sees it and not where the depth camera
-    does.
+    does. Where nothing was measured the answer is False.
 
     Parameters
     ----------
@@ -35,35 +38,28 @@ def measure(
     surface_m : ndarray, shape (rows, columns), metres
         Distance of the surface along the camera's optical axis; inf where there is none.
     margin_m : float
-        How far in front, or behind, a sample must lie not to belong to the surface, metres.
+        How far in front a sample must lie, metres.
 
     Returns
     -------
-    hidden : ndarray, shape (rows, columns), bool
-        Where something is measured clearly in front; False where nothing was measured.
-    agreement : float
-        Share of the samples, those in front left out, that lie on the surface; 0 without any.
+    ndarray, shape (rows, columns), bool
     """
     hidden = np.zeros(window.shape, dtype=np.uint8)
-    finite = np.isfinite(surface_m)
-    crop = None
-    if finite.any():
-        crop = _footprint(depth, camera, window, float(surface_m[finite].max()))
+    farthest_m = float(np.max(surface_m, where=np.isfinite(surface_m), initial=0)) - margin_m
+    crop = _footprint(depth, camera, window, farthest_m)
     if crop is None:
-        return hidden.astype(bool), 0.0
-    along_m, column, row, measured = _samples(depth, camera, window, crop)
-    ahead_m = surface_m[row, column] - along_m
-    on_face = np.isfinite(ahead_m)
-    on_surface = np.count_nonzero(on_face & (np.abs(ahead_m) <= margin_m))
-    agreement = on_surface / max(np.count_nonzero(on_face & (ahead_m <= margin_m)), 1)
-
-    front = on_face & (ahead_m > margin_m)
-    image = np.zeros(measured.shape, dtype=np.uint8)
-    image[measured] = front
+        return hidden.astype(bool)
+    pixels, along_m, near = _samples(depth, camera, crop, farthest_m)
+    if len(along_m) < _SUPPORT:
+        return hidden.astype(bool)
+    cells = np.rint(window.to_cells(pixels))
+    inside = ((cells >= 0) & (cells < (window.columns, window.rows))).all(axis=1)
+    column, row = np.where(inside[:, None], cells, 0).astype(int).T
+    front = inside & (along_m < surface_m[row, column] - margin_m) & np.isfinite(surface_m[row, column])
+    image = np.zeros(near.shape, dtype=np.uint8)
+    image[near] = front
     front &= cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False,
-                           borderType=cv2.BORDER_CONSTANT)[measured] >= _SUPPORT  # fmt: skip
-    if not front.any():
-        return hidden.astype(bool), agreement
+                           borderType=cv2.BORDER_CONSTANT)[near] >= _SUPPORT  # fmt: skip
     hidden[row[front], column[front]] = 1
     # A depth pixel is seldom as fine as a colour pixel: give each its own footprint.
     ratio = camera.matrix[0, 0] / depth.camera.matrix[0, 0] / window.step
@@ -71,34 +67,66 @@ def measure(
     hidden = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
     # The edge itself belongs half to the face: when unsure cover.
     hidden = cv2.erode(hidden, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
-    return hidden.astype(bool), agreement
+    return hidden.astype(bool)
+
+
+def agreement(
+    depth: DepthView, camera: Camera, window: Window, surface_m: np.ndarray, margin_m: float
+) -> float:
+    """Share of the depth measured at a surface, or behind it, that lies on it; 0 without any.
+
+    Some points of the surface are looked up in the depth image; what is in front does not count.
+
+    Parameters
+    ----------
+    depth, camera, window, surface_m
+        As for :func:`in_front`.
+    margin_m : float
+        How far from the surface a sample may lie, metres.
+    """
+    row, column = np.nonzero(np.isfinite(surface_m))
+    some = slice(None, None, max(1, len(row) // _LOOK_UPS))
+    row, column = row[some], column[some]
+    points = np.ones((len(row), 3))
+    points[:, :2] = window.normalized(camera)[row, column]
+    points *= surface_m[row, column][:, None]
+    world = points @ camera.tf_world_camera[:3, :3].T + camera.center
+    pixels, expected_m = depth.camera.project(world)
+    pixels, expected_m = pixels[expected_m > _NEAREST_M], expected_m[expected_m > _NEAREST_M]
+    cells = np.rint(pixels)
+    inside = ((cells >= 0) & (cells < depth.image.shape[::-1])).all(axis=1)
+    column, row = cells[inside].astype(int).T
+    measured_m = depth.image[row, column] * depth.unit_m
+    with np.errstate(invalid="ignore"):
+        behind_m = measured_m - expected_m[inside]
+        counted = (measured_m > 0) & (behind_m >= -margin_m)
+        on_surface = counted & (behind_m <= margin_m)
+    return np.count_nonzero(on_surface) / max(np.count_nonzero(counted), 1)
 
 
 def _samples(
-    depth: DepthView, camera: Camera, window: Window, crop: Window
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Depth samples (N,) of a crop as the camera sees them.
+    depth: DepthView, camera: Camera, crop: Window, farthest_m: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth samples of a crop that lie nearer to the camera than ``farthest_m``.
 
-    Returns distance in metres, column and row in the window, and which pixels (rows, columns) of
-    the crop they come from.
+    Returns pixels (N, 2) and distance in metres (N,) as the camera sees them, and which pixels
+    (rows, columns) of the crop they come from.
     """
     z_m = depth.image[
         crop.y : crop.y + crop.rows, crop.x : crop.x + crop.columns
     ] * np.float32(depth.unit_m)
-    with np.errstate(invalid="ignore"):
-        valid = (z_m > 0) & np.isfinite(z_m)
     tf_camera_depth = camera.tf_camera_world @ depth.camera.tf_world_camera
-    points = np.ones((np.count_nonzero(valid), 3))
-    points[:, :2] = crop.normalized(depth.camera)[valid]
-    points *= z_m[valid][:, None]
-    points = points @ tf_camera_depth[:3, :3].T + tf_camera_depth[:3, 3]
-    pixels, along_m = camera.project_camera(points)
+    rotation, offset = tf_camera_depth[:3, :3], tf_camera_depth[:3, 3]
+    rays = crop.normalized(depth.camera)
+    slope = rays @ rotation[2, :2].astype(np.float32) + np.float32(rotation[2, 2])
     with np.errstate(invalid="ignore"):
-        cells = np.rint(window.to_cells(pixels))
-        inside = ((cells >= 0) & (cells < (window.columns, window.rows))).all(axis=1)
-    column, row = cells[inside].astype(int).T
-    valid[valid] = inside
-    return along_m[inside], column, row, valid
+        along_m = z_m * slope + np.float32(offset[2])
+        near = (z_m > 0) & (along_m > 0.05) & (along_m < farthest_m)
+    points = np.ones((np.count_nonzero(near), 3))
+    points[:, :2] = rays[near]
+    points = points * z_m[near][:, None] @ rotation.T + offset
+    pixels, along_m = camera.project_camera(points)
+    return pixels, along_m, near
 
 
 def _footprint(

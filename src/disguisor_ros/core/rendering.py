@@ -9,8 +9,8 @@ import numpy as np
 
 from disguisor_ros.core.cameras import Camera
 
-#: Points along each side of a window at which the lens is undistorted; linear in between.
-_LATTICE = 9
+#: Pixels between the points at which the lens is undistorted; linear in between.
+_LATTICE_PX = 16
 
 #: Share of a surface's brightness that does not depend on its direction.
 _AMBIENT = 0.6
@@ -59,19 +59,20 @@ class Window:
 
         The lens is evaluated on a coarse lattice: over a head it is smooth to well under a pixel.
         """
-        half = 0.5 * self.step - 0.5
-        last_x, last_y = (self.columns - 1) * self.step, (self.rows - 1) * self.step
-        lattice_x = self.x + half + np.linspace(0, max(last_x, 1), _LATTICE)
-        lattice_y = self.y + half + np.linspace(0, max(last_y, 1), _LATTICE)
-        lattice = camera.undistort(np.stack(np.meshgrid(lattice_x, lattice_y), axis=-1))
-        rows = _hat(self.rows) @ lattice.reshape(_LATTICE, -1)
-        return (_hat(self.columns) @ rows.reshape(-1, _LATTICE, 2)).astype(np.float32)
+        x, across = _lattice(self.x, self.columns, self.step)
+        y, down = _lattice(self.y, self.rows, self.step)
+        lattice = camera.undistort(np.stack(np.meshgrid(x, y), axis=-1))
+        rows = down @ lattice.reshape(len(y), -1)
+        return (across @ rows.reshape(-1, len(x), 2)).astype(np.float32)
 
 
-def _hat(count: int) -> np.ndarray:
-    """Weights that interpolate ``_LATTICE`` values linearly at ``count`` places, (count, n)."""
-    place = np.linspace(0, _LATTICE - 1, count) if count > 1 else np.zeros(1)
-    return np.clip(1 - np.abs(place[:, None] - np.arange(_LATTICE)), 0, None)
+def _lattice(start: int, count: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places (n,) over ``count`` samples, and weights (count, n) that interpolate them linearly."""
+    nodes = 2 + (count - 1) * step // _LATTICE_PX
+    place = np.linspace(0, nodes - 1, count)
+    weights = np.clip(1 - np.abs(place[:, None] - np.arange(nodes)), 0, None)
+    first = start + 0.5 * step - 0.5
+    return np.linspace(first, first + max((count - 1) * step, 1), nodes), weights
 
 
 @dataclass
