@@ -16,18 +16,28 @@ from disguisor_ros.core.cameras import Camera
 _SELF_DEPTH_M = np.array([0.05] * 5 + [0.20] * 2 + [0.13] * 4 + [0.22] * 2 + [0.15] * 4)
 _OTHER_DEPTH_M = np.array([0.06] * 5 + [0.20] * 2 + [0.13] * 4 + [0.22] * 2 + [0.15] * 4)
 
-#: Median error of a visible and a hidden joint, as a share of the person's size in the image
-#: (diagonal of the box around the joints), and the chance of a gross error.
-LOCALIZATION = {"visible": 0.012, "hidden": 0.035, "gross": 0.03, "gross_size": 0.12}
+#: Mean score of visible and of hidden joints, by COCO-17 joint, and how narrow their beta
+#: distributions are (sum of the two parameters).
+VISIBLE_SCORE = np.array(
+    [0.76, 0.72, 0.74, 0.67, 0.73, 0.74, 0.75, 0.74, 0.74, 0.78, 0.79,
+     0.67, 0.68, 0.69, 0.69, 0.73, 0.73]
+)  # fmt: skip
+VISIBLE_NARROW = 28.0
+HIDDEN_SCORE = np.array([0.04] * 3 + [0.08] * 2 + [0.50] * 2 + [0.38] * 2 + [0.24] * 2
+                        + [0.48] * 2 + [0.45] * 2 + [0.36] * 2)  # fmt: skip
+HIDDEN_NARROW = np.array([1.5] * 5 + [9] * 2 + [4] * 2 + [1.6] * 2 + [9] * 2 + [5] * 2 + [2.5] * 2)
 
-#: Beta parameters of scores of visible joints, of hidden body joints and of hidden face joints.
-SCORES = {"visible": (14.0, 4.8), "hidden": (2.2, 3.2), "hidden_face": (0.35, 5.0)}
+#: Median localisation error by score, as a share of the person's size in the image (diagonal of
+#: the box around the joints), and the spread of its logarithm (errors have long tails).
+ERROR_AT_SCORE = (0.1, 0.3, 0.5, 0.65, 0.75, 0.85)
+ERROR = (0.092, 0.073, 0.030, 0.023, 0.014, 0.009)
+ERROR_TAIL = (0.75, 0.85, 0.6, 0.5, 0.55, 0.45)
 
 #: Chance that a person is found: logistic in the share of visible joints.
-FOUND = {"slope": 14.0, "middle": 0.22}
+FOUND = {"slope": 14.0, "middle": 0.27}
 
 #: Chances per found person: a second detection of it, left and right swapped; per image: a ghost.
-DUPLICATE, SWAP, GHOST = 0.03, 0.03, 0.04
+DUPLICATE, SWAP, GHOST = 0.003, 0.002, 0.02
 
 _PAIRS = np.array([(1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)])
 
@@ -111,15 +121,15 @@ class Detector:
 
     def _draw(self, person, size, bias, width, height):
         rng = self.rng
-        spread = np.where(person.seen, LOCALIZATION["visible"], LOCALIZATION["hidden"]) * size
-        spread = np.maximum(spread, 1.0)[:, None]
+        scores = self._scores(person)
+        spread = np.interp(scores, ERROR_AT_SCORE, ERROR) * size
+        spread *= np.exp(np.interp(scores, ERROR_AT_SCORE, ERROR_TAIL) * rng.standard_normal(17))
         # The median of a Rayleigh distribution is 1.177 sigma.
-        error = spread / 1.177 * (0.75 * bias + 0.66 * rng.standard_normal((17, 2)))
-        gross = (rng.random(17) < LOCALIZATION["gross"])[:, None]
-        error += gross * LOCALIZATION["gross_size"] * size * rng.standard_normal((17, 2))
+        error = np.maximum(spread, 1.0)[:, None] / 1.177
+        error = error * (0.75 * bias + 0.66 * rng.standard_normal((17, 2)))
         out = np.zeros((17, 3))
         out[:, :2] = np.nan_to_num(person.pixels) + error
-        out[:, 2] = self._scores(person)
+        out[:, 2] = scores
         if rng.random() < SWAP:
             for a, b in _PAIRS[rng.random(len(_PAIRS)) < 0.5]:
                 out[[a, b]] = out[[b, a]]
@@ -131,10 +141,9 @@ class Detector:
         return out
 
     def _scores(self, person):
-        rng = self.rng
-        score = rng.beta(*SCORES["hidden"], 17)
-        score[:5] = rng.beta(*SCORES["hidden_face"], 5)
-        return np.where(person.seen, rng.beta(*SCORES["visible"], 17), score)
+        mean = np.where(person.seen, VISIBLE_SCORE, HIDDEN_SCORE)
+        narrow = np.where(person.seen, VISIBLE_NARROW, HIDDEN_NARROW)
+        return self.rng.beta(mean * narrow, (1 - mean) * narrow)
 
     def _drift(self, person) -> np.ndarray:
         """Error of a detector that stays alike from frame to frame, unit variance, (17, 2)."""

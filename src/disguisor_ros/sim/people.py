@@ -66,14 +66,14 @@ def random_look(rng: np.random.Generator, garment: str, masked: float) -> Look:
     rng : numpy Generator
     garment : str
     masked : float
-        Probability of a mask (sterile staff always wear one).
+        Probability of a mask; sterile staff go without half as often as others.
     """
     gender = float(np.clip(rng.choice([0.1, 0.9]) + rng.normal(0, 0.08), 0, 1))
     age = float(rng.uniform(0.6, 0.95))
     sterile = garment == "gown"
     mask = "none"
-    if sterile or rng.random() < masked:
-        mask = "surgical" if sterile or rng.random() < 0.75 else "below_nose"
+    if rng.random() < (1 + masked) / 2 if sterile else rng.random() < masked:
+        mask = "surgical" if rng.random() < (0.9 if sterile else 0.7) else "below_nose"
     patient = garment == "patient"
     return Look(
         phenotype={
