@@ -129,16 +129,14 @@ def _normalized(camera: Camera, columns: np.ndarray, rows: np.ndarray) -> np.nda
         inverse = np.linalg.inv(camera.matrix)
         grid = np.stack(np.meshgrid(columns, rows), axis=-1)
         return grid @ inverse[:2, :2].T + inverse[:2, 2]
-    nodes = [
-        np.linspace(axis[0], axis[-1], max(2, (axis[-1] - axis[0]) // NODE_STEP + 2))
-        for axis in (columns, rows)
-    ]
-    coarse = camera.undistort(np.stack(np.meshgrid(*nodes), axis=-1)).astype(np.float32)
-    at = [
-        ((axis - axis[0]) * ((len(node) - 1) / max(axis[-1] - axis[0], 1))).astype(np.float32)
-        for axis, node in zip((columns, rows), nodes)
-    ]
-    return cv2.remap(coarse, *np.meshgrid(*at), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    nodes, blends = [], []
+    for axis in (columns, rows):
+        count = max(2, (axis[-1] - axis[0]) // NODE_STEP + 2)
+        nodes.append(np.linspace(axis[0], axis[-1], count))
+        at = (axis - axis[0]) * ((count - 1) / max(axis[-1] - axis[0], 1))
+        blends.append(np.clip(1 - np.abs(at[:, None] - np.arange(count)), 0, None))
+    coarse = camera.undistort(np.stack(np.meshgrid(*nodes), axis=-1))
+    return np.einsum("rn,nmi,cm->rci", blends[1], coarse, blends[0], optimize=True)
 
 
 def _classify(crop, camera: Camera, center, radius_m, others):

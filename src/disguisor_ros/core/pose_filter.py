@@ -7,10 +7,10 @@ import numpy as np
 from disguisor_ros.core.rotations import exp_so3, log_so3
 
 #: Standard deviation of a head's acceleration, m/s^2.
-ACCELERATION = 3.0
+ACCELERATION = 1.5
 
 #: Random walk of a head's rotation, degrees per root second.
-WALK_DEG = 70.0
+WALK_DEG = 35.0
 
 #: Standard deviation of the velocity of a head seen for the first time, m/s.
 FIRST_VELOCITY = 0.5

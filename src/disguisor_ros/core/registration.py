@@ -27,13 +27,13 @@ MIN_FITNESS = 0.6
 MIN_AREA_M2 = 0.0025
 
 #: Widths of the robust kernel at the steps from all starts and at those from the best, metres.
-COARSE_KERNEL_M = (0.05, 0.05, 0.04, 0.03, 0.025, 0.02, 0.015)
+COARSE_KERNEL_M = (0.05, 0.05, 0.04, 0.03, 0.022, 0.016)
 FINE_KERNEL_M = (0.015, 0.012, 0.012, 0.012)
 
 #: Points that the choice of starts, the steps from all starts and those from the best look at.
 START_POINTS = 100
-COARSE_POINTS = 250
-FINE_POINTS = 700
+COARSE_POINTS = 200
+FINE_POINTS = 500
 
 #: Patch of surface whose error is one independent draw, square metres: head shapes differ.
 PATCH_M2 = 0.04**2

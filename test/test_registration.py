@@ -1,0 +1,259 @@
+"""Heads registered to synthetic depth."""
+
+from dataclasses import replace
+
+import numpy as np
+import open3d as o3d
+import pytest
+
+from disguisor_ros.core.body_models import AnnyModel
+from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.depth_evidence import gather
+from disguisor_ros.core.distance_field import DistanceField
+from disguisor_ros.core.head_template import HeadTemplate
+from disguisor_ros.core.pose_filter import PoseFilter
+from disguisor_ros.core.registration import MAX_SHIFT_M, HeadRegistrar, head_scale
+from disguisor_ros.core.rotations import angle_between, exp_so3
+from disguisor_ros.core.types import Body, DepthView
+from disguisor_ros.eval.registration import (
+    add_mesh,
+    displaced,
+    dress,
+    look_at,
+    make_scene,
+    pose,
+    render_depth,
+)
+
+
+@pytest.fixture(scope="module")
+def template():
+    return HeadTemplate.load()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return AnnyModel()
+
+
+@pytest.fixture(scope="module")
+def registrar_once(template):
+    return HeadRegistrar(template)
+
+
+@pytest.fixture
+def registrar(registrar_once):
+    registrar_once.reset()
+    return registrar_once
+
+
+@pytest.fixture(scope="module")
+def scene(model):
+    return make_scene(np.random.default_rng(0), [model], cameras=4, clutter=False)
+
+
+def body_of(head):
+    return Body(head.track_id, np.zeros((1, 3), np.float32), np.zeros((17, 3)), head)
+
+
+def error(head, truth):
+    """Distance, metres, and angle, degrees, from the truth."""
+    shift = np.linalg.norm(head.tf_world_head[:3, 3] - truth[:3, 3])
+    return shift, np.rad2deg(angle_between(head.tf_world_head[:3, :3], truth[:3, :3]))
+
+
+def test_registration_repairs_a_rough_head(registrar, scene, template):
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        registrar.reset()
+        rough = displaced(rng, template, scene.tf_world_head, 0.04, 12, 0.03)
+        head = registrar([body_of(rough)], scene.depth, 0)[0]
+        shift, turn = error(head, scene.tf_world_head)
+        assert head.method == "registered"
+        assert shift < 0.012 and turn < 8
+        assert head.sigma_m < rough.sigma_m
+
+
+def test_basin_holds_eight_centimetres_and_25_degrees(registrar, scene, template):
+    rng = np.random.default_rng(2)
+    shifts = []
+    for _ in range(12):
+        rough = displaced(rng, template, scene.tf_world_head, 0.08, 25, 0.05)
+        found = registrar.register(rough, gather(rough.tf_world_head[:3, 3],
+                                                 registrar.radius(rough), scene.depth,
+                                                 scene.heads))  # fmt: skip
+        shifts.append(np.linalg.norm(found.translation - scene.tf_world_head[:3, 3]))
+    assert np.median(shifts) < 0.010 and np.mean(np.array(shifts) < 0.025) >= 0.9
+
+
+def test_same_depth_gives_the_same_bits(registrar, scene, template):
+    rough = displaced(np.random.default_rng(3), template, scene.tf_world_head, 0.05, 15, 0.04)
+    results = []
+    for _ in range(2):
+        registrar.reset()
+        results.append(registrar([body_of(rough)], scene.depth, 0)[0])
+    np.testing.assert_array_equal(results[0].vertices, results[1].vertices)
+    np.testing.assert_array_equal(results[0].tf_world_head, results[1].tf_world_head)
+
+
+def test_without_depth_the_body_places_the_head(registrar, scene, template):
+    rough = displaced(np.random.default_rng(4), template, scene.tf_world_head, 0.02, 5, 0.03)
+    head = registrar([body_of(rough)], {}, 0)[0]
+    assert head.method == "keypoints"
+    np.testing.assert_allclose(head.tf_world_head, rough.tf_world_head, atol=1e-9)
+    np.testing.assert_allclose(head.vertices, rough.vertices, atol=1e-5)
+
+
+def test_holes_and_empty_space_leave_the_body_its_head(registrar, scene, template):
+    rough = displaced(np.random.default_rng(5), template, scene.tf_world_head, 0.0, 0, 0.03)
+    blind = {n: DepthView(v.camera, np.zeros_like(v.image)) for n, v in scene.depth.items()}
+    wall = {n: DepthView(v.camera, np.full_like(v.image, 5000)) for n, v in scene.depth.items()}
+    for depth in (blind, wall):
+        registrar.reset()
+        head = registrar([body_of(rough)], depth, 0)[0]
+        assert head.method == "keypoints"
+        np.testing.assert_allclose(head.tf_world_head, rough.tf_world_head, atol=1e-9)
+
+
+def test_a_body_far_from_any_surface_is_not_pulled_beyond_the_gate(registrar, scene, template):
+    rough = displaced(np.random.default_rng(6), template, scene.tf_world_head, 0.30, 0, 0.03)
+    head = registrar([body_of(rough)], scene.depth, 0)[0]
+    moved = np.linalg.norm(head.tf_world_head[:3, 3] - rough.tf_world_head[:3, 3])
+    assert moved <= MAX_SHIFT_M + 1e-9
+
+
+def test_a_neighbour_s_head_does_not_pull(registrar, model, template):
+    """The true head is hidden from depth; the neighbour's head 25 cm away must not take over."""
+    rng = np.random.default_rng(7)
+    body, truth = pose(model, dress(model, 0.01, 0.0), np.array([0, 0, 0.92]), 0.0, np.zeros(3))
+    room = o3d.t.geometry.RaycastingScene()
+    add_mesh(room, body, model.faces)
+    views = [look_at(f"cam{k}", at, truth[:3, 3])
+             for k, at in enumerate(np.array([[2.0, 1.0, 2.3], [2.0, -1.0, 2.3]]))]  # fmt: skip
+    depth = {v.name: render_depth(room, v, rng) for v in views}
+    ghost = truth.copy()
+    ghost[1, 3] += 0.25
+    neighbour = displaced(rng, template, truth, 0.0, 0, 0.03)
+    lonely = displaced(rng, template, ghost, 0.0, 0, 0.03)
+    lonely.track_id = 2
+    heads = registrar([body_of(neighbour), body_of(lonely)], depth, 0)
+    assert error(heads[0], truth)[0] < 0.012
+    assert error(heads[1], ghost)[0] < 0.06
+
+
+def test_an_instrument_before_the_face_does_not_pull(registrar, model, template):
+    rng = np.random.default_rng(8)
+    body, truth = pose(model, dress(model, 0.01, 0.005), np.array([0, 0, 0.92]), 0.0, np.zeros(3))
+    rod = o3d.geometry.TriangleMesh.create_box(0.05, 0.5, 0.05)
+    rod.translate(truth[:3, 3] + [0.22, -0.25, -0.02])
+    room = o3d.t.geometry.RaycastingScene()
+    add_mesh(room, body, model.faces)
+    add_mesh(room, np.asarray(rod.vertices), np.asarray(rod.triangles))
+    views = [look_at(f"cam{k}", at, truth[:3, 3])
+             for k, at in enumerate(np.array([[2.2, 0.8, 2.2], [2.2, -0.8, 2.2]]))]  # fmt: skip
+    depth = {v.name: render_depth(room, v, rng) for v in views}
+    rough = displaced(rng, template, truth, 0.03, 10, 0.03)
+    head = registrar([body_of(rough)], depth, 0)[0]
+    shift, turn = error(head, truth)
+    assert shift < 0.02 and turn < 10
+
+
+def test_float_depth_and_lens_distortion_are_read_alike(scene):
+    name, view = next(iter(scene.depth.items()))
+    metres = np.where(view.image > 0, view.image * np.float32(0.001), np.float32(np.nan))
+    center = scene.tf_world_head[:3, 3]
+    nobody = np.zeros((0, 3))
+    one = gather(center, 0.2, {name: view}, nobody)
+    other = gather(center, 0.2, {name: DepthView(view.camera, metres, 1.0)}, nobody)
+    np.testing.assert_allclose(one.points, other.points, atol=1e-5)
+    lens = np.array([0.1, -0.05, 0.001, -0.001, 0.01])
+    bent = replace(view.camera, distortion=lens)
+    points = gather(center, 0.2, {name: DepthView(bent, view.image)}, nobody).points
+    pixels, depth_m = bent.project(points.astype(np.float64))
+    near = np.rint(pixels).astype(int)
+    assert np.abs(pixels - near).max() < 0.05, "points lie on the rays of their pixels"
+    measured = view.image[near[:, 1], near[:, 0]] * 0.001
+    np.testing.assert_allclose(depth_m, measured, atol=1e-4)
+
+
+def test_only_the_neighbourhood_is_read(scene):
+    """Whatever the rest of the image holds does not matter."""
+    center = scene.tf_world_head[:3, 3]
+    nobody = np.zeros((0, 3))
+    changed = {}
+    for name, view in scene.depth.items():
+        pixel, _ = view.camera.project(center)
+        image = np.zeros_like(view.image)
+        x, y = np.rint(pixel).astype(int)
+        window = np.s_[max(y - 90, 0) : y + 90, max(x - 90, 0) : x + 90]
+        image[window] = view.image[window]
+        changed[name] = DepthView(view.camera, image)
+    np.testing.assert_array_equal(gather(center, 0.2, scene.depth, nobody).points,
+                                  gather(center, 0.2, changed, nobody).points)  # fmt: skip
+
+
+def test_head_out_of_every_view_gives_no_evidence(scene):
+    assert gather(np.array([0, 0, 50.0]), 0.2, scene.depth, np.zeros((0, 3))) is None
+
+
+def test_distance_field_is_signed_and_points_outwards(template):
+    field = DistanceField(template)
+    crown = template.vertices[template.vertices[:, 2].argmax()]
+    for height in (-0.03, -0.01, 0.02, 0.05):
+        distance, gradient, _, weight, scalp = field(crown + np.float32([0, 0, height]))
+        assert distance == pytest.approx(height, abs=2e-3)
+        assert gradient[2] > 0.9 and weight > 0 and scalp == pytest.approx(1, abs=0.01)
+    assert field(np.float32([0, 0, -5.0]))[3] == 0, "nothing is known far away"
+
+
+def test_scale_of_a_head_is_read_from_its_vertices(template):
+    head = displaced(np.random.default_rng(0), template, np.eye(4), 0.1, 20, 0.03)
+    head.vertices = template.place(head.tf_world_head, 1.07)
+    assert head_scale(head, template) == pytest.approx(1.07, abs=1e-4)
+
+
+def test_filter_smooths_rest_and_follows_motion():
+    rng = np.random.default_rng(11)
+    covariance = np.diag([0.006**2] * 3 + [np.deg2rad(4) ** 2] * 3)
+    still = PoseFilter(np.eye(3), np.zeros(3), covariance, 0)
+    raw, smooth, turns = [], [], []
+    for k in range(1, 60):
+        noise = 0.006 * rng.normal(size=3)
+        turn = exp_so3(np.deg2rad(4) * rng.normal(size=3))
+        still.update(turn, noise, covariance, k * 100_000_000)
+        raw.append(noise)
+        smooth.append(still.translation)
+        turns.append(np.rad2deg(angle_between(still.rotation, np.eye(3))))
+    assert np.std(np.diff(smooth[10:], axis=0)) < 0.85 * np.std(np.diff(raw[10:], axis=0))
+    assert np.mean(turns[10:]) < 6.0, "raw: 6.4"
+    moving = PoseFilter(np.eye(3), np.zeros(3), covariance, 0)
+    for k in range(1, 30):
+        moving.update(np.eye(3), np.array([0.1 * k, 0, 0]), covariance, k * 100_000_000)
+    assert moving.translation[0] == pytest.approx(2.9, abs=0.01), "1 m/s without lag"
+
+
+def test_filter_starts_anew_after_a_gap_or_a_jump():
+    covariance = np.diag([0.01**2] * 3 + [0.1**2] * 3)
+    track = PoseFilter(np.eye(3), np.zeros(3), covariance, 0)
+    track.update(np.eye(3), np.array([1.0, 0, 0]), covariance, 100_000_000)
+    np.testing.assert_array_equal(track.translation, [1, 0, 0])
+    track.update(np.eye(3), np.array([1.2, 0, 0]), covariance, 5_000_000_000)
+    np.testing.assert_array_equal(track.translation, [1.2, 0, 0])
+
+
+def test_heads_seen_in_a_rotated_camera(registrar, model, template):
+    """A camera that hangs upside down sees the same head."""
+    rng = np.random.default_rng(12)
+    body, truth = pose(model, dress(model, 0.01, 0.0), np.array([0, 0, 0.92]), 0.5, np.zeros(3))
+    room = o3d.t.geometry.RaycastingScene()
+    add_mesh(room, body, model.faces)
+    views = []
+    for k, at in enumerate(np.array([[2.2, 0.8, 2.2], [1.0, 2.2, 2.2]])):
+        upright = look_at(f"cam{k}", at, truth[:3, 3])
+        flip = np.diag([-1.0, -1.0, 1.0, 1.0])
+        views.append(Camera(upright.name, upright.width, upright.height, upright.matrix,
+                            flip @ upright.tf_camera_world))  # fmt: skip
+    depth = {v.name: render_depth(room, v, rng) for v in views}
+    head = registrar([body_of(displaced(rng, template, truth, 0.03, 8, 0.03))], depth, 0)[0]
+    shift, turn = error(head, truth)
+    assert shift < 0.015 and turn < 10
