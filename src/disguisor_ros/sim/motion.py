@@ -235,7 +235,7 @@ def _behaviour(place, stays, times, rng) -> dict[str, np.ndarray]:
     weight = np.clip((speed - 0.15) / 0.3, 0, 1)[:, None]
     direction = (1 - weight) * facing + weight * velocity / np.maximum(speed, 0.05)[:, None]
     direction = gaussian_filter1d(direction, 0.3 * RATE_HZ, axis=0, mode="nearest")
-    heading = np.unwrap(np.arctan2(direction[:, 1], direction[:, 0]))
+    heading = _turn_to(np.arctan2(direction[:, 1], direction[:, 0]))
     heading = heading + _wander(rng, count, 1.5, 0.08)
     hands = np.array([s.hands for s in stays])
     still = gaussian_filter1d(1 - weight[:, 0], 0.25 * RATE_HZ, mode="nearest")
@@ -250,6 +250,17 @@ def _behaviour(place, stays, times, rng) -> dict[str, np.ndarray]:
         "roll": _wander(rng, count, 1.0, 0.05), "phase": phase, "wrists": wrists, "hold": hold,
         "target": target,
     }  # fmt: skip
+
+
+def _turn_to(wanted: np.ndarray, rate: float = 3.5) -> np.ndarray:
+    """Heading that follows the wanted angles at no more than ``rate`` radians a second, (T,)."""
+    heading = np.empty_like(wanted)
+    now = wanted[0]
+    for k, angle in enumerate(wanted):
+        off = (angle - now + np.pi) % (2 * np.pi) - np.pi
+        now += np.clip(off, -rate / RATE_HZ, rate / RATE_HZ)
+        heading[k] = now
+    return gaussian_filter1d(heading, 0.15 * RATE_HZ, mode="nearest")
 
 
 def _gaze(place, focus, heading, lean, still, times, rng):
