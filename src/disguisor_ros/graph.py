@@ -42,7 +42,7 @@ class Stage:
     namespace: str = ""
 
 
-def stages(cameras: list[str], parameters: dict[str, dict]) -> list[Stage]:
+def stages(cameras: list[str], parameters: dict[str, dict], pose2d: bool = False) -> list[Stage]:
     """The stages of a graph.
 
     Parameters
@@ -50,9 +50,11 @@ def stages(cameras: list[str], parameters: dict[str, dict]) -> list[Stage]:
     cameras : list of str
     parameters : dict of str to dict
         Parameters by stage (``synchronizer``, ... ``face_renderer``); ``"*"`` for all.
+    pose2d : bool
+        Whether 2D keypoints are found here, too.
     """
     common = {"cameras": cameras, **parameters.get("*", {})}
-    names = ("synchronizer", "pose3d", "smpl_fitter", "head_registrar")
+    names = ["synchronizer", "pose3d", "smpl_fitter", "head_registrar"] + ["pose2d"] * pose2d
     out = [Stage(n, n, {**common, **parameters.get(n, {})}) for n in names]
     renderer = {**common, **parameters.get("face_renderer", {})}
     out += [

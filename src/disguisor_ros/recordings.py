@@ -67,7 +67,9 @@ class Recording:
         return f"/{camera}/color/image_raw{suffix}"
 
 
-def inspect(path: str | Path, cameras: list[str] | None = None) -> Recording:
+def inspect(
+    path: str | Path, cameras: list[str] | None = None, keypoints: bool = True
+) -> Recording:
     """Look at a bag's topics and first messages.
 
     Parameters
@@ -75,6 +77,8 @@ def inspect(path: str | Path, cameras: list[str] | None = None) -> Recording:
     path : path
     cameras : list of str, optional
         The cameras to use; all that the bag has when not given.
+    keypoints : bool
+        Whether 2D keypoints are taken from the bag; if not, they need not be there.
 
     Raises
     ------
@@ -91,7 +95,7 @@ def inspect(path: str | Path, cameras: list[str] | None = None) -> Recording:
         recording = Recording(Path(path), {}, sorted(cameras or found), transport)
         recording.start_ns, recording.end_ns = reader.start_time, reader.end_time
         for camera in recording.cameras:
-            _check_topics(recording, camera, types, counts)
+            _check_topics(recording, camera, types, counts, keypoints)
         _check_contents(recording, reader, types)
     return recording
 
@@ -121,17 +125,18 @@ def _cameras(types: dict[str, str], path) -> tuple[list[str], str]:
     )
 
 
-def _check_topics(recording: Recording, camera: str, types, counts) -> None:
+def _check_topics(recording: Recording, camera: str, types, counts, keypoints: bool) -> None:
     color = recording.color_topic(camera)
     needed = {color: color.removeprefix(f"/{camera}/")}
-    needed |= {f"/{camera}/{kind}": kind for kind in ("color/camera_info", "keypoints2d")}
+    kinds = ("color/camera_info", "keypoints2d") if keypoints else ("color/camera_info",)
+    needed |= {f"/{camera}/{kind}": kind for kind in kinds}
     wanted = {f"/{camera}/{kind}": kind for kind in ("depth/image_raw", "depth/camera_info")}
     for topic, kind in {**needed, **wanted}.items():
         if topic not in types:
             if topic in needed:
                 hint = {
                     "color/camera_info": "the camera has no calibration",
-                    "keypoints2d": "run a 2D pose detector first, or record with pose2d",
+                    "keypoints2d": "record them, or let `disguisor run --pose2d` find them",
                 }.get(kind, "the camera has no colour images")
                 raise UserError(f"{topic}: not in {recording.path} ({hint})")
             continue

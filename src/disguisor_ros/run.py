@@ -27,7 +27,7 @@ WINDOW = 3
 #: The graph must be up after this long, seconds.
 START_S = 120.0
 #: A frame that has not come out after this long is lost, seconds.
-LOST_S = 15.0
+LOST_S = 30.0
 
 _RESULTS = {
     "/disguisor/frame_set": "disguisor_msgs/msg/FrameSet",
@@ -91,6 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="your own SMPL, SMPL-H or SMPL-X file (default: Anny, which needs none)",
     )
     parser.add_argument(
+        "--pose2d",
+        action="store_true",
+        help="find the 2D keypoints too, by the model of `make pose-model`",
+    )
+    parser.add_argument(
         "--markers", action="store_true", help="also record the meshes for RViz (larger, slower)"
     )
     parser.add_argument(
@@ -104,7 +109,7 @@ def main(args) -> int:
     cameras = read_cameras(args.cameras_file) if args.cameras_file else None
     if args.config and not args.config.is_file():
         raise UserError(f"{args.config}: there is no such parameter file")
-    recording = inspect(args.bag, cameras)
+    recording = inspect(args.bag, cameras, keypoints=not args.pose2d)
     set_environment()
     if args.domain_id is not None:
         os.environ["ROS_DOMAIN_ID"] = str(args.domain_id)
@@ -117,7 +122,11 @@ def main(args) -> int:
         writer = BagWriter(args.out)
         stack.callback(writer.discard)
         graph = stack.enter_context(
-            Graph(stages(recording.cameras, _parameters(args, recording)), folder, args.config)
+            Graph(
+                stages(recording.cameras, _parameters(args, recording), args.pose2d),
+                folder,
+                args.config,
+            )
         )
         replay = stack.enter_context(Replay(recording, writer, graph, args.markers))
         return _replay(replay, writer, args)
@@ -141,12 +150,14 @@ def _parameters(args, recording: Recording) -> dict[str, dict]:
     renderer = {"image_transport": recording.transport, "max_latency": 60.0}
     renderer |= {k: v for k in ("mode", "backend") if (v := getattr(args, k))}
     reliable = {topic: {"subscription": {"reliability": "reliable"}} for topic in recording.topics}
+    slop = min(0.05, 0.45 * recording.period_s)
     return {
         # Nothing may be lost on the way in: the bag waits, the graph does not hurry.
         "*": {"qos_overrides": reliable, "patience": 10.0},
-        "synchronizer": {"slop": min(0.05, 0.45 * recording.period_s), "max_wait": 10.0},
+        "synchronizer": {"slop": slop, "max_wait": 10.0},
         "smpl_fitter": {"model_path": args.model_path or ""},
         "face_renderer": renderer,
+        "pose2d": {"image_transport": recording.transport, "slop": slop},
     }
 
 
@@ -345,6 +356,8 @@ class Replay:
             del results["/disguisor/markers"]
         for camera in self.recording.cameras:
             results |= {f"/{camera}/{kind}": t for kind, t in _CAMERA_RESULTS.items()}
+            if f"/{camera}/keypoints2d" not in self.recording.topics:
+                results[f"/{camera}/keypoints2d"] = "disguisor_msgs/msg/Keypoints2D"
         for topic, typename in {**results, **_LATCHED}.items():
             latched = topic in _LATCHED
             qos = QoSProfile(

@@ -86,7 +86,8 @@ class CameraRig:
         distance_m = np.linalg.norm(tf_world_camera[:3, 3])
         if distance_m > MAX_DISTANCE_M:
             raise ValueError(
-                f"/tf_static: {info.header.frame_id} is {distance_m:.0f} m from the world's origin; are the transforms in millimetres?"
+                f"/tf_static: {info.header.frame_id} is {distance_m:.0f} m from the world;"
+                " are the transforms in millimetres?"
             )
         try:
             return Camera(

@@ -46,12 +46,11 @@ class FrameSynchronizer:
     slop_ns : int
         Stamps of a set differ by no more than this.
     max_wait_ns : int
-        How long an incomplete set is held back.
+        How long an incomplete set is held back. What was waited for in vain is not waited for
+        again until it is heard.
     """
 
-    #: A camera that was silent for this long (by stamps) is no longer waited for.
-    SILENCE_NS = 2_000_000_000
-    #: A stamp that lies further back is a clock jump (a bag that loops), not a late frame.
+    #: A stamp this far behind the last of its own topic is a clock jump (a bag that loops).
     JUMP_NS = 1_000_000_000
 
     def __init__(self, cameras: Iterable[str], slop_ns: int, max_wait_ns: int):
@@ -65,7 +64,7 @@ class FrameSynchronizer:
         """Forget everything: after a clock jump."""
         self._pending: list[FrameSet] = []
         self._last_seen: dict[tuple[str, str], int] = {}
-        self._newest = None
+        self._expected = {(c, kind) for c in self.cameras for kind in ("color", "keypoints")}
         self._last_emitted = None
 
     def add(self, camera: str, kind: str, stamp_ns: int, now_ns: int) -> None:
@@ -82,10 +81,12 @@ class FrameSynchronizer:
         """
         if camera not in self.cameras:
             return
-        if self._newest is not None and stamp_ns < self._newest - self.JUMP_NS:
+        last = self._last_seen.get((camera, kind), stamp_ns)
+        if stamp_ns < last - self.JUMP_NS:
             self.reset()
-        self._newest = stamp_ns if self._newest is None else max(self._newest, stamp_ns)
-        self._last_seen[camera, kind] = stamp_ns
+            last = stamp_ns
+        self._last_seen[camera, kind] = max(last, stamp_ns)
+        self._expected.add((camera, kind))
         frame_set = self._place(camera, kind, stamp_ns)
         if frame_set is None:
             if self._last_emitted is not None and stamp_ns <= self._last_emitted + self.slop_ns:
@@ -102,9 +103,10 @@ class FrameSynchronizer:
         out = []
         while self._pending:
             first = self._pending[0]
-            overdue = now_ns - first.arrived_ns > self.max_wait_ns
-            if not (overdue or self._complete(first)):
+            missing = self._missing(first)
+            if missing and now_ns - first.arrived_ns <= self.max_wait_ns:
                 break
+            self._expected -= missing
             self._pending.pop(0)
             if first.usable:
                 self._last_emitted = first.stamp_ns
@@ -123,20 +125,14 @@ class FrameSynchronizer:
         near = [s for s in taken if abs(s.stamp_ns - stamp_ns) <= self.slop_ns]
         return min(near, key=lambda s: abs(s.stamp_ns - stamp_ns), default=None)
 
-    def _complete(self, frame_set: FrameSet) -> bool:
-        for camera in self.cameras:
-            for kind in ("color", "keypoints", "depth"):
-                seen = self._last_seen.get((camera, kind))
-                if seen is None:
-                    # Never seen: colour and keypoints are waited for, depth need not exist.
-                    expected = kind != "depth"
-                else:
-                    # Stamps of a topic only grow: one that is past this set has nothing for it.
-                    passed = seen > frame_set.stamp_ns + self.slop_ns
-                    expected = not passed and self._newest - seen < self.SILENCE_NS
-                if expected and camera not in getattr(frame_set, f"{kind}_ns"):
-                    return False
-        return True
+    def _missing(self, frame_set: FrameSet) -> set[tuple[str, str]]:
+        """What may still come for a set. Stamps of a topic only grow: one past the set will not."""
+        return {
+            (camera, kind)
+            for camera, kind in self._expected
+            if camera not in getattr(frame_set, f"{kind}_ns")
+            and self._last_seen.get((camera, kind), 0) <= frame_set.stamp_ns + self.slop_ns
+        }
 
 
 @dataclass

@@ -69,7 +69,7 @@ class StageNode(LifecycleNode):
 
     Subclasses declare their parameters in ``__init__`` and override :meth:`load` (configure),
     :meth:`connect` (activate: create subscriptions and publishers), :meth:`reset` (clock jump)
-    and :meth:`work` (called after each message and 20 times a second).
+    and :meth:`work` (called after each message and five times a second).
     """
 
     def __init__(self, name: str):
@@ -97,7 +97,7 @@ class StageNode(LifecycleNode):
         self.latencies_ms = deque(maxlen=100)
         self.active = False
         self._done = self._done_before = 0
-        self._newest_ns = None
+        self._newest_ns: dict[str, int] = {}
         self._last_error = ""
         self._infos: dict[tuple, bytes] = {}
         self._heard: dict[str, float | None] = {}
@@ -136,7 +136,7 @@ class StageNode(LifecycleNode):
         self.reset()
         self.connect()
         self._timers_here.append(
-            self.create_timer(0.05, self.guarded(self.work), clock=self._steady)
+            self.create_timer(0.2, self.guarded(self.work), clock=self._steady)
         )
         self.active = True
         self._activated = time.monotonic()
@@ -303,16 +303,15 @@ class StageNode(LifecycleNode):
         self._last_error = detail or reason
         self.get_logger().warning(f"{reason}: {detail}", throttle_duration_sec=5.0)
 
-    def jumped(self, stamp_ns: int) -> bool:
-        """Note a stamp; on a jump backwards everything is reset."""
-        back = self._newest_ns is not None and stamp_ns < self._newest_ns - JUMP_NS
+    def jumped(self, stamp_ns: int, topic: str = "") -> bool:
+        """Note a stamp of a topic; when it jumps backwards everything is reset."""
+        newest = self._newest_ns.get(topic, stamp_ns)
+        back = stamp_ns < newest - JUMP_NS
         if back:
             self.get_logger().info("the clock jumped back: starting anew")
             self.rendezvous.reset()
             self.reset()
-        self._newest_ns = (
-            stamp_ns if back or self._newest_ns is None else max(self._newest_ns, stamp_ns)
-        )
+        self._newest_ns[topic] = stamp_ns if back else max(newest, stamp_ns)
         return back
 
     def finished(self, started_ns: int) -> None:
@@ -390,6 +389,10 @@ def run_node(make: Callable[[], StageNode]) -> None:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except Exception:
+        if rclpy.ok():  # else it was stopped in the middle of something
+            traceback.print_exc()
+            code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     # Torch and Open3D tear down threads at exit in an order that can hang: leave at once.

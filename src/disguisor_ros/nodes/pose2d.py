@@ -31,7 +31,9 @@ class Pose2DNode(StageNode):
             "model_path", "", "ONNX file; empty: the one that `make pose-model` made (movenet)."
         )
         self.side = self.parameter(
-            "side", 0, "Longer side to which an image is scaled, pixels; 0: what suits the network.",
+            "side",
+            0,
+            "Longer side to which an image is scaled, pixels; 0: what suits the network.",
             (0, 4096),
         )
         self.tiles = self.parameter(
@@ -86,7 +88,7 @@ class Pose2DNode(StageNode):
 
     def _on_image(self, camera, message):
         stamp = stamp_ns(message.header.stamp)
-        self.jumped(stamp)
+        self.jumped(stamp, camera)
         lost = self.queue.put(camera, stamp, message)
         if lost:
             self.dropped("overrun", "images come faster than they are processed", lost)
