@@ -29,6 +29,9 @@ _MIN_JOINTS = 3
 _NEUTRAL = 2.0
 _WORST = 4.0
 
+#: Affinity from which a track and a detection without rivals need no second opinion.
+_CLEAR = 0.5
+
 #: Price of the assumption that a detector has confused left and right.
 _MIRRORED = 0.2
 
@@ -76,7 +79,10 @@ class Detections:
     @cached_property
     def moments(self) -> np.ndarray:
         """Moments of the rays about the origin (Pluecker coordinates), shape (N, 17, 3)."""
-        return np.cross(self.centers[self.view][:, None], self.rays)
+        x, y, z = self.centers[self.view].T
+        zero = np.zeros_like(x)
+        across = np.array([[zero, -z, y], [z, zero, -x], [-y, x, zero]])
+        return self.rays @ across.transpose(2, 1, 0)
 
     @cached_property
     def along(self) -> np.ndarray:
@@ -211,16 +217,15 @@ class RayPairs:
     ):
         self.first, self.second = first, second
         self._detections, self._mirrored = detections, mirrored
-        a, along = detections.rays.swapaxes(0, 1), detections.along
-        moment = detections.moments.swapaxes(0, 1)
-        b, moment_b, along_b, score_b = a, moment, along, detections.score
+        a, b, along = detections.rays[first], detections.rays[second], detections.along
+        moment_a, moment_b = detections.moments[first], detections.moments[second]
+        along_b, score_b = along, detections.score
         if mirrored:
-            b, moment_b, score_b = b[MIRROR], moment_b[MIRROR], score_b[:, MIRROR]
-            along_b = along_b[..., MIRROR]
-        cosine = (a @ b.swapaxes(1, 2))[:, first, second].T
+            b, moment_b, score_b = b[:, MIRROR], moment_b[:, MIRROR], score_b[:, MIRROR]
+            along_b = along[..., MIRROR]
+        cosine = np.einsum("kjc,kjc->kj", a, b)
         # Reciprocal product of Pluecker lines: distance times the sine of the angle.
-        side = a @ moment_b.swapaxes(1, 2) + moment @ b.swapaxes(1, 2)
-        side = side[:, first, second].T
+        side = np.einsum("kjc,kjc->kj", a, moment_b) + np.einsum("kjc,kjc->kj", moment_a, b)
         view = detections.view
         base_a = along[first, view[first]] - along[first, view[second]]
         base_b = along_b[second, view[first]] - along_b[second, view[second]]
@@ -245,20 +250,36 @@ class RayPairs:
         return 0.5 * (total + (centers[first] + centers[second])[:, None])
 
 
-def affinities(detections: Detections, floor_z_m: float | None) -> tuple[np.ndarray, np.ndarray]:
+def affinities(
+    detections: Detections, floor_z_m: float | None, owner: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Affinities of all pairs of detections, as they are and with left and right exchanged.
 
     Seen from behind or above, detectors confuse left and right of whole bodies. That is tried only
     for pairs that do not fit as they are, and are not far apart either.
+
+    Parameters
+    ----------
+    detections : Detections
+    floor_z_m : float, optional
+    owner : ndarray, shape (N,), int, optional
+        Track that a detection belongs to beyond doubt, or -1; pairs of such are not looked at.
 
     Returns
     -------
     straight, mirrored : ndarray, shape (N, N), symmetric
         0 within a view; ``mirrored`` is the worst there is where it was not tried.
     """
-    count = len(detections)
+    count, view = len(detections), detections.view
     straight, mirrored = np.zeros((count, count)), np.full((count, count), -_WORST)
-    first, second = np.nonzero(detections.view[:, None] < detections.view[None])
+    wanted = view[:, None] < view[None]
+    if owner is not None:
+        settled = (owner[:, None] >= 0) & (owner[None] >= 0)
+        straight[settled] = np.where(owner[:, None] == owner[None], 1.0, -1.5)[settled]
+        wanted &= ~settled
+    first, second = np.nonzero(wanted)
+    if len(first) == 0:
+        return straight, mirrored
     pairs = RayPairs(detections, first, second)
     value = pair_affinity(pairs, floor_z_m)
     straight[first, second] = straight[second, first] = value
@@ -318,6 +339,27 @@ def track_affinity(detections: Detections, joints: np.ndarray, sigma_m: np.ndarr
     total = weight.sum(axis=-1)
     mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=-1) / np.maximum(total, 1e-9)
     return mean * np.minimum(1.0, total / 2.0)
+
+
+def settled_owners(affinity: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """Track of each detection that is clearly its own and nobody else's, else -1, shape (N,).
+
+    Parameters
+    ----------
+    affinity : ndarray, shape (N, T)
+        See :func:`track_affinity`.
+    view : ndarray, shape (N,), int
+    """
+    owner = np.full(len(affinity), -1)
+    if affinity.size == 0:
+        return owner
+    clear = affinity > _CLEAR
+    rival = affinity > 0.0
+    same_view = 1 * (view[:, None] == view[None])
+    alone = clear & (rival.sum(axis=1, keepdims=True) == 1) & (same_view @ rival == 1)
+    found, track = np.nonzero(alone)
+    owner[found] = track
+    return owner
 
 
 def _agreement(residual: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from disguisor_ros.core.association import (
     cluster,
     extent_area,
     mirrored_members,
+    settled_owners,
     similarity,
     track_affinity,
 )
@@ -108,14 +109,13 @@ class Scene:
     def _associate(self) -> list[Group]:
         detections = self.detections
         count, tracks = len(detections), len(self.expected.joints)
+        drawn = track_affinity(detections, self.expected.joints, self.expected.sigma_m)
+        owner = settled_owners(drawn, detections.view)
+        straight, mirrored = affinities(detections, self.floor_z_m, owner)
         affinity = np.zeros((count + tracks, count + tracks))
-        straight, mirrored = affinities(detections, self.floor_z_m)
         affinity[:count, :count] = np.maximum(straight, mirrored)
-        if tracks:
-            affinity[:count, count:] = track_affinity(
-                detections, self.expected.joints, self.expected.sigma_m
-            )
-            affinity[count:, :count] = affinity[:count, count:].T
+        affinity[:count, count:] = drawn
+        affinity[count:, :count] = drawn.T
         view = np.concatenate([detections.view, np.full(tracks, len(detections.names))])
         label = cluster(view, affinity, seeds=count + np.arange(tracks))
         groups = [Group() for _ in range(label.max(initial=-1) + 1)]

@@ -23,6 +23,9 @@ from disguisor_ros.core.skeleton import (
 #: Residual in standard deviations from which a keypoint counts for less.
 _ROBUST = 2.0
 
+#: No joint is nearer to the floor, metres.
+_SOLE_M = 0.03
+
 _EYE = np.eye(3)
 
 _JOINT = np.arange(17)
@@ -240,7 +243,7 @@ def solve(
     start: np.ndarray,
     prior: Prior | None = None,
     floor_z_m: float | None = None,
-    iterations: int = 4,
+    iterations: int = 3,
 ) -> Triangulated:
     """Most likely joints given rays, bone lengths, the floor and predictions.
 
@@ -306,16 +309,20 @@ def _add_prior(blocks, vector, joints, prior: Prior) -> None:
 
 def _add_pose(blocks, vector, joints, limp: np.ndarray) -> None:
     """Draw joints that are badly seen to where they mostly are in the frame of the trunk."""
-    top, bottom = joints[:, 5:7].mean(1), joints[:, 11:13].mean(1)
+    some = np.nonzero(limp.any(axis=1))[0]
+    if len(some) == 0:
+        return
+    body = joints[some]
+    top, bottom = body[:, 5:7].mean(1), body[:, 11:13].mean(1)
     up = _unit(top - bottom)
-    left = joints[:, 5] - joints[:, 6] + joints[:, 11] - joints[:, 12]
+    left = body[:, 5] - body[:, 6] + body[:, 11] - body[:, 12]
     left = _unit(left - (left * up).sum(-1, keepdims=True) * up)
     axes = np.stack([np.cross(left, up), left, up], axis=1)
     place = (STANDING_M - STANDING_M[5:7].mean(0)) @ axes + top[:, None]
-    off2 = ((joints - place) ** 2).sum(-1) / POSE_SIGMA_M**2
-    information = limp / (POSE_SIGMA_M**2 * (1.0 + off2 / 9.0))
-    blocks += information[..., None, None] * _EYE
-    vector += information[..., None] * place
+    off2 = ((body - place) ** 2).sum(-1) / POSE_SIGMA_M**2
+    information = limp[some] / (POSE_SIGMA_M**2 * (1.0 + off2 / 9.0))
+    blocks[some] += information[..., None, None] * _EYE
+    vector[some] += information[..., None] * place
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -323,15 +330,16 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -> None:
-    expected = STANDING_M[:, 2] + floor_z_m
-    off = (joints[..., 2] - expected) / HEIGHT_SIGMA_M
-    below = joints[..., 2] < floor_z_m + 0.03
-    factor = np.where(lonely, 1.0 / (HEIGHT_SIGMA_M**2 * (1.0 + (off / 2.0) ** 2)), 0.0)
-    blocks[..., 2, 2] += factor
-    vector[..., 2] += factor * expected
-    sink = np.where(below, 1.0 / 0.05**2, 0.0)
-    blocks[..., 2, 2] += sink
-    vector[..., 2] += sink * (floor_z_m + 0.03)
+    height = joints[..., 2] - floor_z_m
+    if lonely.any():
+        off = (height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M
+        factor = np.where(lonely, 1.0 / (HEIGHT_SIGMA_M**2 * (1.0 + (off / 2.0) ** 2)), 0.0)
+        blocks[..., 2, 2] += factor
+        vector[..., 2] += factor * (STANDING_M[:, 2] + floor_z_m)
+    sunk = height < _SOLE_M
+    if sunk.any():
+        blocks[sunk, 2, 2] += 1.0 / 0.05**2
+        vector[sunk, 2] += (floor_z_m + _SOLE_M) / 0.05**2
 
 
 def _normal_matrix(blocks: np.ndarray, vector: np.ndarray, joints: np.ndarray) -> np.ndarray:
