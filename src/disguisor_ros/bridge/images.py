@@ -60,7 +60,10 @@ def compressed_color_array(message) -> tuple[np.ndarray, str]:
     jpeg = data[:2].tobytes() == b"\xff\xd8"
     if jpeg and b"\xff\xd9" not in data[-64:].tobytes():
         raise ValueError("compressed image is cut short (JPEG without an end)")
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except cv2.error:  # for example a header that promises more pixels than OpenCV takes
+        image = None
     if image is None:
         raise ValueError(f"compressed image ({message.format!r}) cannot be decoded")
     return image, "bgr8"

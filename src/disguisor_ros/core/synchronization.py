@@ -81,6 +81,8 @@ class FrameSynchronizer:
         """
         if camera not in self.cameras:
             return
+        if any(getattr(s, f"{kind}_ns").get(camera) == stamp_ns for s in self._pending):
+            return  # a duplicate
         last = self._last_seen.get((camera, kind), stamp_ns)
         if stamp_ns < last - self.JUMP_NS:
             self.reset()

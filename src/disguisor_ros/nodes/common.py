@@ -98,6 +98,7 @@ class StageNode(LifecycleNode):
         self.active = False
         self._done = self._done_before = 0
         self._newest_ns: dict[str, int] = {}
+        self._submitted_ns: int | None = None
         self._last_error = ""
         self._infos: dict[tuple, bytes] = {}
         self._heard: dict[str, float | None] = {}
@@ -120,6 +121,10 @@ class StageNode(LifecycleNode):
 
     def work(self) -> None:
         """Do what has become possible."""
+
+    def health(self, rate: int) -> tuple[bytes, str]:
+        """Level and one line about an active stage that hears its topics, for diagnostics."""
+        return DiagnosticStatus.OK, f"active, {rate} per second"
 
     # Lifecycle.
 
@@ -253,8 +258,15 @@ class StageNode(LifecycleNode):
 
     def submit(self, payload, needs, wants) -> None:
         """Queue a job of the rendezvous; when there are too many the oldest is dropped."""
-        for _ in self.rendezvous.submit(payload, needs, wants, time.monotonic_ns()):
+        now = time.monotonic_ns()
+        for _ in self.rendezvous.submit((payload, now), needs, wants, now):
             self.dropped("overrun", "the stage does not keep up")
+
+    def ready(self):
+        """Jobs of :meth:`submit` that can be done now; each is timed until :meth:`finished`."""
+        for payload, submitted_ns in self.rendezvous.ready(time.monotonic_ns()):
+            self._submitted_ns = submitted_ns
+            yield payload
 
     def stored(self, key, stamp: int):
         """What :meth:`listen_stored` kept; None when it is not there or could not be read."""
@@ -314,10 +326,21 @@ class StageNode(LifecycleNode):
         self._newest_ns[topic] = stamp_ns if back else max(newest, stamp_ns)
         return back
 
-    def finished(self, started_ns: int) -> None:
-        """Note that one unit of work, begun at a monotonic time, is done."""
+    def finished(self, started_ns: int, arrived_ns: int | None = None) -> None:
+        """Note that one unit of work is done.
+
+        Parameters
+        ----------
+        started_ns : int
+            Monotonic time at which the work began.
+        arrived_ns : int, optional
+            ... and at which what it was done for arrived (when the job was submitted).
+        """
         self._done += 1
-        self.durations_ms.append((time.monotonic_ns() - started_ns) / 1e6)
+        now = time.monotonic_ns()
+        since = arrived_ns or self._submitted_ns or started_ns
+        self.durations_ms.append((now - started_ns) / 1e6)
+        self.latencies_ms.append((now - since) / 1e6)
 
     def _report(self) -> None:
         silent = self._silent_topics() if self.active else []
@@ -329,13 +352,14 @@ class StageNode(LifecycleNode):
         elif silent:
             status.level, status.message = DiagnosticStatus.WARN, silent[0]
         else:
-            status.level, status.message = DiagnosticStatus.OK, f"active, {rate} per second"
+            status.level, status.message = self.health(rate)
         values = {
             "connected": self.active
             and all(self.count_publishers(t) for t in self._heard if not _optional(t)),
             "rate_hz": rate,
             "done": self._done,
             "duration_ms_median": _median(self.durations_ms),
+            "latency_ms_median": _median(self.latencies_ms),
             "queue": len(self.rendezvous),
             **self.figures,
             **{f"dropped: {reason}": n for reason, n in sorted(self.drops.items())},
@@ -374,6 +398,8 @@ class StageNode(LifecycleNode):
 
 def run_node(make: Callable[[], StageNode]) -> None:
     """Run a stage until it is told to stop; exits with 1 when it cannot start."""
+    # Raw images are nobody's business outside this machine unless somebody says so.
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     rclpy.init()
     code = 0
     try:

@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict
 
 import cv2
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from disguisor_msgs.msg import FaceRegions, Heads, Keypoints2D
@@ -91,6 +92,7 @@ class FaceRendererNode(StageNode):
         self.waiting: OrderedDict[int, tuple] = OrderedDict()
         self.frames = Counter()
         self.withheld = Counter()
+        self.heads, self._heads_at = 0, 0.0
 
     def load(self):
         if not self.camera:
@@ -141,16 +143,14 @@ class FaceRendererNode(StageNode):
         self.submit((color, depth, read_heads(message)), [], wants)
 
     def work(self):
-        now = time.monotonic_ns()
-        for job in self.rendezvous.ready(now):
+        for job in self.ready():
+            self._expire()
             self._process(*job)
-        while self.waiting:
-            stamp, (_, arrived) = next(iter(self.waiting.items()))
-            if now - arrived <= self.max_latency_ns:
-                break
-            self._withhold(stamp, "no heads in time")
+        self._expire()
         self.figures.update(
             {
+                "heads": self.heads,
+                "last_heads_s": self._heads_age_s(),
                 "frames_in": self.frames["in"],
                 "frames_out": self.frames["out"],
                 "frames_blank": self.frames["blank"],
@@ -159,6 +159,29 @@ class FaceRendererNode(StageNode):
                 **{f"withheld: {reason}": n for reason, n in sorted(self.withheld.items())},
             }
         )
+
+    def health(self, rate):
+        """How many frames came, went and stayed; a warning while no frame can go out."""
+        age = self._heads_age_s()
+        line = (
+            f"{self.frames['in']} in, {self.frames['out']} out,"
+            f" {sum(self.withheld.values())} withheld, {len(self.waiting)} waiting;"
+            f" {rate} per second, last heads {age} s ago"
+        )
+        fresh = age >= 0 and age * 1e9 <= max(self.max_latency_ns, 2_000_000_000)
+        return (DiagnosticStatus.OK if fresh else DiagnosticStatus.WARN), line
+
+    def _heads_age_s(self) -> float:
+        """Time since a frame was last processed against heads; -1 when none ever was."""
+        return round(time.monotonic() - self._heads_at, 1) if self._heads_at else -1
+
+    def _expire(self):
+        now = time.monotonic_ns()
+        while self.waiting:
+            stamp, (_, arrived) = next(iter(self.waiting.items()))
+            if now - arrived <= self.max_latency_ns:
+                return
+            self._withhold(stamp, "no heads in time")
 
     def _process(self, color: int, depth: int | None, heads):
         started = time.monotonic_ns()
@@ -170,17 +193,24 @@ class FaceRendererNode(StageNode):
             self._withhold(color, "no keypoints")
             return
         try:
+            camera = self.rig.camera((self.camera, "color"))
+        except ValueError as error:
+            self._withhold(color, "no calibration")
+            self.dropped("no calibration", str(error))
+            return
+        try:
             image, encoding = self._decode(message)
             view = self.depth_views({self.camera: depth} if depth else {}).get(self.camera)
             anonymized = self.renderer(
                 image,
-                self.rig.camera((self.camera, "color")),
+                camera,
                 heads,
                 keypoints,
                 view,
                 stamp_ns=color,
                 encoding=encoding,
             )
+            self.outlet.publish(message.header, encoding, anonymized)
         except ValueError as error:
             self._withhold(color, "malformed")
             self.dropped("malformed", str(error))
@@ -189,11 +219,12 @@ class FaceRendererNode(StageNode):
             self._withhold(color, "internal error")
             raise
         del self.waiting[color]
-        self._publish(message.header, encoding, anonymized)
         self.frames["out"] += 1
+        self.heads, self._heads_at = len(heads), time.monotonic()
         methods = Counter(region.method for region in anonymized.regions)
         self.figures.update({f"covered: {m}": methods[m] for m in ("mesh", "keypoints", "held")})
-        self.finished(started)
+        self.finished(started, arrived)
+        self._describe(message.header, anonymized)
 
     def _decode(self, message):
         if self.transport == "compressed":
@@ -201,8 +232,8 @@ class FaceRendererNode(StageNode):
         image, encoding = color_array(message), message.encoding
         return (to_rgb(image, encoding), "rgb8") if encoding == "mono8" else (image, encoding)
 
-    def _publish(self, header, encoding, anonymized):
-        self.outlet.publish(header, encoding, anonymized)
+    def _describe(self, header, anonymized):
+        """What goes beside an image: its regions and its calibration."""
         self.region_publisher.publish(write_regions(header, anonymized.regions))
         info = self.rig.info((self.camera, "color"))
         if info is not None:
@@ -219,8 +250,10 @@ class FaceRendererNode(StageNode):
                 image, encoding = self._decode(message)
             except ValueError:
                 return
-            self._publish(message.header, encoding, blank(image.shape))
+            nothing = blank(image.shape)
+            self.outlet.publish(message.header, encoding, nothing)
             self.frames["blank"] += 1
+            self._describe(message.header, nothing)
 
 
 def main():

@@ -53,7 +53,7 @@ class HeadRegistrarNode(StageNode):
         self.submit((message.frame_set, frame_set, bodies), [], wants)
 
     def work(self):
-        for job in self.rendezvous.ready(time.monotonic_ns()):
+        for job in self.ready():
             self._register(*job)
 
     def _register(self, frame_set_message, frame_set, bodies):

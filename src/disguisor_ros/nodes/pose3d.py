@@ -43,7 +43,7 @@ class Pose3DNode(StageNode):
         self.submit((message, frame_set), [], wants)
 
     def work(self):
-        for message, frame_set in self.rendezvous.ready(time.monotonic_ns()):
+        for message, frame_set in self.ready():
             self._estimate(message, frame_set)
 
     def _estimate(self, message, frame_set):

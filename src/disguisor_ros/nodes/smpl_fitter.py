@@ -66,7 +66,7 @@ class SmplFitterNode(StageNode):
         self.submit((message.frame_set, frame_set, persons), [], wants)
 
     def work(self):
-        for job in self.rendezvous.ready(time.monotonic_ns()):
+        for job in self.ready():
             self._fit(*job)
 
     def _fit(self, frame_set_message, frame_set, persons):
