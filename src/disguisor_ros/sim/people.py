@@ -38,7 +38,7 @@ class Look:
         ``scrubs``, ``gown`` or ``patient``.
     cap, mask, glasses : str
         ``none``, ``skull`` or ``bouffant``; ``none``, ``surgical``, ``below_nose`` or ``oxygen``;
-        ``none``, ``glasses`` or ``visor``.
+        ``none``, ``glasses`` or ``visor`` (a face shield whose sheet is perfectly clear).
     gloves : bool
     beard : float
         0 none, 0.5 stubble, 1 full.
@@ -229,6 +229,8 @@ class Wardrobe:
             self._mask(person, rng)
         if look.glasses == "glasses":
             self._glasses(person)
+        elif look.glasses == "visor":
+            self._visor(person)
         return person.finish()
 
     def _face_region(self) -> np.ndarray:
@@ -350,9 +352,9 @@ class Wardrobe:
     def _mask(self, person, rng):
         x, y, z = self.coords.T
         below = person.look.mask == "below_nose"
-        heights = (-0.036, -0.036, -0.044) if below else (0.0, -0.012, -0.032)
+        heights = (-0.036, -0.036, -0.040) if below else (0.012, -0.003, -0.022)
         top = np.interp(np.abs(y), (0.0, 0.02, 0.07), heights)
-        inside = np.minimum(np.minimum(top - z, x - 0.020 - 0.2 * np.clip(-0.06 - z, 0, 1)), z + 0.125)
+        inside = np.minimum(np.minimum(top - z, x - 0.014 - 0.3 * np.clip(-0.06 - z, 0, 1)), z + 0.125)
         head = self.anatomy.part("head", "body")
         cut = head[(inside[head] > 0).all(axis=1) & (self.ear[head] < 0.3).all(axis=1)]
         body = person.body.vertices
@@ -366,6 +368,13 @@ class Wardrobe:
         texture = self.textures.add(pleats, 1500.0)
         everywhere = np.ones(len(self.coords), dtype=bool)
         self._add(person, cut, texture, CLOTH, rest, face=everywhere)
+        for ear in person.body.joints[3:5]:
+            side = np.sign(ear[1] - person.body.joints[3:5, 1].mean())
+            corner = ear + [0.028, -0.006 * side, -0.02 if not below else -0.035]
+            for drop in (0.0, -0.045):
+                loop = [corner + [0, 0, drop], ear + [0.008, 0.004 * side, 0.3 * drop], ear + [-0.008, 0, 0.02]]
+                strap = mesh.tube(loop, 0.0014, 4)
+                self._rigid(person, strap, (226, 230, 232), np.zeros(len(strap[0]), dtype=bool))
 
     def _rigid(self, person, shape, color, face):
         """Something hard worn on the head."""
@@ -386,6 +395,18 @@ class Wardrobe:
         hose = middle + np.array([[0.045, 0, 0], [0.09, 0, -0.01], [0.12, 0, 0.05], [0.10, 0.02, 0.2]])
         pipe = mesh.tube(hose, 0.011)
         self._rigid(person, pipe, (150, 196, 214), np.zeros(len(pipe[0]), dtype=bool))
+
+    def _visor(self, person):
+        """Face shield: the band on the forehead and the rim; its sheet is clear."""
+        middle = person.body.joints[3:5].mean(axis=0)
+        angle = np.linspace(-1.5, 1.5, 15)
+        arc = np.stack([0.02 + 0.108 * np.cos(angle), 0.088 * np.sin(angle), np.full(15, 0.062)], axis=1)
+        band = mesh.tube(arc + middle, 0.009, 6)
+        self._rigid(person, band, (232, 236, 238), np.zeros(len(band[0]), dtype=bool))
+        low = np.stack([0.05 + 0.115 * np.cos(angle), 0.10 * np.sin(angle), np.full(15, -0.14)], axis=1)
+        rim = np.concatenate([arc[:1], low, arc[-1:]]) + middle
+        rim = mesh.tube(rim, 0.0022, 5)
+        self._rigid(person, rim, (206, 222, 232), np.zeros(len(rim[0]), dtype=bool))
 
     def _glasses(self, person):
         eyes = person.body.joints[1:3]

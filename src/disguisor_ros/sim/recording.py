@@ -221,10 +221,10 @@ def record(settings: Settings, out: Path, progress=None) -> None:
     tell = progress or (lambda *_: None)
     tell("dressing", 0, total)
     studio = Studio(settings)
-    recorders = []
-    for k, name in enumerate(studio.cameras):
-        tell(f"lighting the room for {name}", 2 + k, total)
-        recorders.append(CameraRecorder(name, studio, k))
+    tell("lighting the room", 2, total)
+    with ThreadPoolExecutor(2) as pool:
+        numbered = enumerate(studio.cameras)
+        recorders = list(pool.map(lambda item: CameraRecorder(item[1], studio, item[0]), numbered))
     folder.mkdir(parents=True)
     with BagWriter(out) as bag:
         messages = _Messages(bag)

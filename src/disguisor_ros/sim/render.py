@@ -21,7 +21,7 @@ _FAR = 1e6
 _BAKE_STEP = 4
 _SKY_RAYS = 24
 _LAMP_RADIUS_M = 0.26
-_TILE = 16
+_TILE = 8
 
 #: Points on a lamp's disc that its shadows are traced to, for people and for the empty room.
 _LAMP_RAYS, _LAMP_RAYS_ROOM = 4, 12
@@ -235,15 +235,16 @@ class Renderer:
         index = np.concatenate([index, new])
         color = np.concatenate([color, empty[new]])
         before = np.where(shadow.ravel()[fine, None] < 0.985, shadow.ravel()[fine, None], 1) * empty[fine]
-        total = color[slot[fine]]
-        for offset in _SUBPIXELS:
-            sub = _shifted(view.rays, fine, offset)
-            t, triangle, bary = _cast(crowd.scene, sub)
-            hit = np.flatnonzero(t < view.range_m.ravel()[fine])
-            part = Seen(fine[hit], t[hit], triangle[hit].astype(np.int64), bary[hit])
-            sample = before.copy()
-            sample[hit] = self._shade(view, crowd, part, sub[hit])
-            total = total + sample
+        total = color[slot[fine]] + len(_SUBPIXELS) * before
+        sub = np.concatenate([_shifted(view.rays, fine, offset) for offset in _SUBPIXELS])
+        pixel = np.tile(np.arange(len(fine)), len(_SUBPIXELS))
+        t, triangle, bary = _cast(crowd.scene, sub)
+        hit = np.flatnonzero(t < view.range_m.ravel()[fine][pixel])
+        pixel = pixel[hit]
+        part = Seen(fine[pixel], t[hit], triangle[hit].astype(np.int64), bary[hit])
+        gain = self._shade(view, crowd, part, sub[hit]) - before[pixel]
+        for channel in range(3):
+            total[:, channel] += np.bincount(pixel, gain[:, channel], len(fine))
         color[slot[fine]] = total / (1 + len(_SUBPIXELS))
         keep = np.ones(len(index), dtype=bool)
         keep[slot[index] != np.arange(len(index))] = False
@@ -323,6 +324,8 @@ class Renderer:
         cells = np.floor(np.nan_to_num(pixels, nan=-1e6) / _TILE).clip(-1e5, 1e5).astype(int) + 1
         good = (cells >= 0).all(axis=1) & (cells[:, 0] < columns + 2) & (cells[:, 1] < rows + 2)
         near[cells[good, 1], cells[good, 0]] = 1
+        # Vertices of the coarse clothes lie up to two tiles apart.
+        near = cv2.morphologyEx(near, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
         near = cv2.dilate(near, np.ones((3, 3), np.uint8))[1:-1, 1:-1]
         near = np.repeat(np.repeat(near, _TILE, axis=0), _TILE, axis=1)
         return near[: camera.height, : camera.width] > 0
@@ -403,7 +406,7 @@ class Renderer:
         distance = np.linalg.norm(along, axis=1)
         cosine = along @ lamp.axis / np.maximum(distance, 1e-6)
         beam = np.exp(-((np.arccos(np.clip(cosine, -1, 1)) / lamp.spread) ** 2))
-        lit = np.flatnonzero(beam > 0.01)
+        lit = np.flatnonzero(beam > 0.02)
         if not len(lit):
             return light
         free, facing = self._free(lamp, points[lit], normals[lit], scenes, count)
