@@ -105,6 +105,7 @@ class Pose2DNode(StageNode):
         for camera, subscription in self.subscriptions_here.items():
             with subscription.handle:
                 while taken := subscription.handle.take_message(subscription.msg_type, False):
+                    self._heard[subscription.topic_name] = time.monotonic()
                     self._on_image(camera, taken[0])
 
     def _process(self, camera, stamp, message):
