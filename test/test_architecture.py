@@ -1,0 +1,53 @@
+"""Arrows point one way: cli -> nodes, sim, eval -> core; nodes never import nodes."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "disguisor_ros"
+ROS = {"rclpy", "sensor_msgs", "disguisor_msgs", "geometry_msgs", "std_msgs", "diagnostic_msgs",
+       "visualization_msgs", "tf2_msgs", "builtin_interfaces"}  # fmt: skip
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def modules(folder):
+    return sorted((SOURCE / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules("core"), ids=lambda p: p.stem)
+def test_core_knows_neither_ros_nor_the_rest_of_the_package(path):
+    for name in imports(path):
+        assert name.split(".")[0] not in ROS
+        if name.startswith("disguisor_ros"):
+            assert name.startswith("disguisor_ros.core")
+
+
+@pytest.mark.parametrize("path", modules("nodes"), ids=lambda p: p.stem)
+def test_nodes_do_not_import_nodes(path):
+    found = {n for n in imports(path) if n.startswith("disguisor_ros.nodes")}
+    assert found <= {"disguisor_ros.nodes.common"}
+
+
+@pytest.mark.parametrize("path", modules("sim") + modules("eval"), ids=lambda p: p.stem)
+def test_figures_and_simulation_do_without_the_nodes(path):
+    assert not [n for n in imports(path) if n.startswith(("disguisor_ros.nodes", "rclpy"))]
+
+
+def test_every_field_of_every_message_is_described():
+    for path in sorted((SOURCE.parent / "disguisor_msgs" / "msg").glob("*.msg")):
+        described = False
+        for line in path.read_text().splitlines():
+            if not line.strip():
+                described = False
+            elif line.startswith("#"):
+                described = True
+            else:
+                assert described, f"{path.name}: {line}"

@@ -1,0 +1,152 @@
+"""Whatever is wrong with the input: one line that names it, exit code 2, and no output."""
+
+import numpy as np
+import pytest
+import small_room
+
+from disguisor_ros.bridge.room_bag import RoomBag
+from disguisor_ros.cli import main
+from disguisor_ros.core.cameras import Camera
+
+
+def refused(capsys, tmp_path, *args):
+    """Run the command; check that it refuses cleanly, and return its line."""
+    code = main(["run", "--out", str(tmp_path / "out"), *map(str, args)])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code == 2 and len(lines) == 1 and "Traceback" not in lines[0]
+    assert not list(tmp_path.glob("out*"))
+    return lines[0]
+
+
+def test_no_bag(capsys, tmp_path):
+    assert "nowhere" in refused(capsys, tmp_path, "--bag", tmp_path / "nowhere")
+
+
+def test_not_a_bag(capsys, tmp_path):
+    (tmp_path / "in").mkdir()
+    assert "metadata.yaml" in refused(capsys, tmp_path, "--bag", tmp_path / "in")
+
+
+def test_empty_bag(capsys, tmp_path):
+    from disguisor_ros.bridge.bags import BagWriter
+
+    BagWriter(tmp_path / "in").close()
+    assert "empty" in refused(capsys, tmp_path, "--bag", tmp_path / "in")
+
+
+def test_corrupt_bag(capsys, tmp_path):
+    bag = small_room.write(tmp_path / "in", frames=2)
+    storage = next(bag.glob("*.mcap"))
+    storage.write_bytes(storage.read_bytes()[: storage.stat().st_size // 2])
+    assert str(bag) in refused(capsys, tmp_path, "--bag", bag)
+
+
+def test_bag_without_colour(capsys, tmp_path):
+    def spoil(bag, camera, index):
+        bag.keypoints(camera, small_room.stamp(index), np.zeros((0, 17, 3)))
+        return True
+
+    bag = small_room.write(tmp_path / "in", frames=1, spoil=spoil)
+    assert "/color/image_raw" in refused(capsys, tmp_path, "--bag", bag)
+
+
+def test_unknown_camera_in_the_config(capsys, tmp_path):
+    bag = small_room.write(tmp_path / "in", frames=1)
+    config = tmp_path / "cameras.yaml"
+    config.write_text("/**: {ros__parameters: {cameras: [cn01, cn09]}}")
+    assert "cn09" in refused(capsys, tmp_path, "--bag", bag, "--cameras-file", config)
+
+
+def test_cameras_file_that_names_no_cameras(capsys, tmp_path):
+    bag = small_room.write(tmp_path / "in", frames=1)
+    config = tmp_path / "cameras.yaml"
+    config.write_text("cameras: 3")
+    assert str(config) in refused(capsys, tmp_path, "--bag", bag, "--cameras-file", config)
+
+
+def bag_with_messages(tmp_path, change):
+    """A bag of one instant whose messages ``change(topic, fields)`` may alter; None drops one."""
+    write = RoomBag.write
+
+    def altered(self, topic, typename, time_ns, qos=(), **fields):
+        fields = change(topic, fields)
+        if fields is not None:
+            write(self, topic, typename, time_ns, qos, **fields)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RoomBag, "write", altered)
+        return small_room.write(tmp_path / "in", frames=1)
+
+
+def without(topic):
+    return lambda t, fields: None if t == topic else fields
+
+
+def with_field(topic, **change):
+    return lambda t, fields: {**fields, **change} if t == topic else fields
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (without("/cn02/color/camera_info"), "/cn02/color/camera_info"),
+        (without("/cn02/depth/camera_info"), "/cn02/depth/camera_info"),
+        (without("/cn02/keypoints2d"), "/cn02/keypoints2d"),
+        (without("/tf_static"), "/tf_static"),
+        (with_field("/tf_static", transforms=[]), "/tf_static"),
+        (with_field("/cn02/color/camera_info", k=np.zeros(9)), "/cn02/color/camera_info"),
+        (with_field("/cn02/color/image_raw", encoding="yuv422"), "/cn02/color/image_raw"),
+        (with_field("/cn02/color/image_raw", data=np.zeros(9, np.uint8)), "/cn02/color/image_raw"),
+        (with_field("/cn02/depth/image_raw", encoding="8UC1"), "/cn02/depth/image_raw"),
+        (with_field("/cn02/depth/image_raw", height=120), "/cn02/depth/image_raw"),
+    ],
+)
+def test_a_message_that_is_missing_or_wrong_is_named(capsys, tmp_path, change, named):
+    bag = bag_with_messages(tmp_path, change)
+    assert named in refused(capsys, tmp_path, "--bag", bag)
+
+
+def test_depth_on_the_colour_grid_but_of_another_size(capsys, tmp_path):
+    def change(topic, fields):
+        if topic == "/cn02/depth/image_raw":
+            return {**fields, "height": 120, "data": fields["data"][: 120 * 640]}
+        return {**fields, "height": 120} if topic == "/cn02/depth/camera_info" else fields
+
+    line = refused(capsys, tmp_path, "--bag", bag_with_messages(tmp_path, change))
+    assert "/cn02/depth/image_raw" in line and "320x240" in line
+
+
+def test_keypoints_with_nan(capsys, tmp_path):
+    def spoil(bag, camera, index):
+        if camera == "cn02":
+            bag.raw_color(camera, small_room.stamp(index), small_room.image(camera, index))
+            bag.keypoints(camera, small_room.stamp(index), np.full((1, 17, 3), np.nan))
+        return camera == "cn02"
+
+    bag = small_room.write(tmp_path / "in", frames=1, depth=False, spoil=spoil)
+    line = refused(capsys, tmp_path, "--bag", bag)
+    assert "/cn02/keypoints2d" in line and "NaN" in line
+
+
+def test_output_that_exists_is_not_touched(capsys, tmp_path):
+    bag = small_room.write(tmp_path / "in", frames=1)
+    (tmp_path / "there").mkdir()
+    assert main(["run", "--bag", str(bag), "--out", str(tmp_path / "there")]) == 2
+    assert "exists" in capsys.readouterr().err and not list((tmp_path / "there").iterdir())
+
+
+def test_transforms_in_millimetres(capsys, tmp_path):
+    rig = {}
+    for name, camera in small_room.cameras().items():
+        tf = camera.tf_camera_world.copy()
+        tf[:3, 3] *= 1000
+        rig[name] = Camera(name, camera.width, camera.height, camera.matrix, tf)
+    bag = small_room.write(tmp_path / "in", frames=1, rig=rig)
+    assert "millimetres" in refused(capsys, tmp_path, "--bag", bag)
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan"])
+def test_a_rate_that_is_none(tmp_path, rate):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--bag", "x", "--out", "y", "--rate", rate])
+    assert stop.value.code == 2

@@ -1,0 +1,173 @@
+import array
+
+import cv2
+import numpy as np
+import pytest
+from disguisor_msgs import msg
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from disguisor_ros.bridge import images, messages
+from disguisor_ros.bridge.calibration import CameraRig
+from disguisor_ros.bridge.markers import MeshMarkers
+from disguisor_ros.core.types import Body, Head, Person3D, Region
+
+
+def head(track_id=3):
+    tf = np.eye(4)
+    tf[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    tf[:3, 3] = [1, 2, 1.7]
+    vertices = np.arange(12, dtype=np.float32).reshape(4, 3)
+    return Head(track_id, tf, vertices, 0.02, "registered", 0.75)
+
+
+def frame_set():
+    out = msg.FrameSet(cameras=[msg.CameraStamps(camera="cn01")])
+    out.header.stamp.sec = 12
+    out.header.frame_id = "world"
+    return out
+
+
+def test_heads_survive_the_message():
+    message = messages.write_heads([head()], frame_set())
+    (back,) = messages.read_heads(message)
+    assert message.header.frame_id == "world" and message.frame_set.cameras[0].camera == "cn01"
+    assert np.allclose(back.tf_world_head, head().tf_world_head, atol=1e-6)
+    assert np.array_equal(back.vertices, head().vertices)
+    assert (back.track_id, back.method, back.confidence) == (3, "registered", 0.75)
+
+
+def test_persons_survive_the_message():
+    joints = np.arange(51.0).reshape(17, 3)
+    joints[4] = np.nan
+    person = Person3D(
+        9, joints, np.tile(np.eye(3), (17, 1, 1)), np.linspace(0, 1, 17), {"cn02": 4}, "predicted", 7
+    )
+    (back,) = messages.read_persons(messages.write_persons([person], frame_set()))
+    assert np.allclose(back.joints, joints, equal_nan=True) and back.detections == {"cn02": 4}
+    assert (back.track_id, back.status, back.age) == (9, "predicted", 7)
+
+
+def test_bodies_survive_the_message():
+    body = Body(3, np.ones((5, 3), np.float32), np.zeros((17, 3)), head())
+    (back,) = messages.read_bodies(messages.write_bodies([body], frame_set()))
+    assert np.array_equal(back.vertices, body.vertices) and back.head.method == "registered"
+
+
+def test_regions_are_cut_at_the_top_left_of_the_image():
+    region = Region(np.array([-3.0, 5, 20, 30]), np.zeros((4, 2)), -1, "keypoints", 0.5)
+    message = messages.write_regions(Header(), [region])
+    assert message.regions[0].box.x_offset == 0 and message.regions[0].track_id == -1
+
+
+def test_keypoints_survive_the_message_and_another_skeleton_is_refused():
+    keypoints = np.random.default_rng(0).uniform(0, 1, (2, 17, 3)).astype(np.float32)
+    message = messages.write_keypoints(Header(frame_id="c"), keypoints)
+    assert np.allclose(messages.read_keypoints(message), keypoints)
+    message.skeleton = "body25"
+    with pytest.raises(ValueError, match="body25"):
+        messages.read_keypoints(message)
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8"])
+def test_images_survive_the_message(encoding):
+    channels = images.COLOR_ENCODINGS[encoding]
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 5, channels), dtype=np.uint8)
+    message = Image()
+    images.fill_image(message, pixels, encoding)
+    assert np.array_equal(images.color_array(message), pixels)
+
+
+def test_padded_rows_are_understood():
+    message = Image(height=2, width=2, encoding="rgb8", step=8)
+    message.data = array.array("B", range(16))
+    assert images.color_array(message).tolist() == [
+        [[0, 1, 2], [3, 4, 5]], [[8, 9, 10], [11, 12, 13]],
+    ]  # fmt: skip
+
+
+def test_big_endian_depth_is_understood():
+    message = Image(height=1, width=1, encoding="16UC1", step=2, is_bigendian=1)
+    message.data = array.array("B", [1, 2])
+    depth, unit_m = images.depth_array(message)
+    assert depth.tolist() == [[258]] and unit_m == 0.001
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "yuv422", "16UC1", ""])
+def test_colour_that_cannot_be_anonymized_is_refused_by_name(encoding):
+    message = Image(height=1, width=1, encoding=encoding, step=1)
+    message.data = array.array("B", [0])
+    with pytest.raises(ValueError, match=f"{encoding!r} is not supported"):
+        images.color_array(message)
+
+
+def test_jpeg_is_decoded_and_a_cut_one_is_refused():
+    data = cv2.imencode(".jpg", np.full((20, 30, 3), 90, np.uint8))[1].tobytes()
+    image, encoding = images.compressed_color_array(CompressedImage(format="jpeg", data=data))
+    assert image.shape == (20, 30, 3) and encoding == "bgr8"
+    for bad in (data[: len(data) // 2], b"", b"not an image"):
+        with pytest.raises(ValueError):
+            images.compressed_color_array(CompressedImage(format="jpeg", data=bad))
+
+
+def transform(parent, child, x=0.0, w=1.0):
+    from geometry_msgs.msg import TransformStamped
+    from tf2_msgs.msg import TFMessage
+
+    out = TransformStamped(child_frame_id=child)
+    out.header.frame_id = parent
+    out.transform.translation.x = x
+    out.transform.rotation.w = w
+    return TFMessage(transforms=[out])
+
+
+def info(frame="optical", **change):
+    fields = {
+        "width": 640, "height": 480, "distortion_model": "plumb_bob", "d": [0.0] * 5,
+        "k": [600.0, 0, 320, 0, 600, 240, 0, 0, 1.0],
+    }  # fmt: skip
+    return CameraInfo(header=Header(frame_id=frame), **{**fields, **change})
+
+
+def test_transforms_are_chained_from_the_world():
+    rig = CameraRig()
+    rig.add_transforms(transform("world", "mount", x=1.0))
+    rig.add_transforms(transform("mount", "optical", x=2.0))
+    rig.add_info(("cn01", "color"), info())
+    assert rig.camera(("cn01", "color")).center.tolist() == [3, 0, 0]
+
+
+def test_a_new_calibration_replaces_the_old():
+    rig = CameraRig()
+    rig.add_transforms(transform("world", "optical"))
+    rig.add_info(("cn01", "color"), info())
+    assert rig.camera(("cn01", "color")).width == 640
+    rig.add_info(("cn01", "color"), info(width=320))
+    assert rig.camera(("cn01", "color")).width == 320
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [(None, "no transform"), (transform("world", "optical", x=2500.0), "millimetres"),
+     (transform("optical", "optical"), "no transform")],
+)  # fmt: skip
+def test_a_missing_or_wrong_transform_is_named(transforms, message):
+    rig = CameraRig()
+    if transforms:
+        rig.add_transforms(transforms)
+    rig.add_info(("cn01", "color"), info())
+    with pytest.raises(ValueError, match=message):
+        rig.camera(("cn01", "color"))
+
+
+def test_a_zero_quaternion_is_refused():
+    with pytest.raises(ValueError, match="norm"):
+        CameraRig().add_transforms(transform("world", "optical", w=0.0))
+
+
+def test_markers_of_people_who_left_are_deleted():
+    markers = MeshMarkers("heads", np.array([[0, 1, 2]]), 0.9)
+    mesh = np.zeros((3, 3))
+    markers.message(Header(), {1: mesh, 2: mesh})
+    second = {m.id: m.action for m in markers.message(Header(), {2: mesh}).markers}
+    assert second == {1: 2, 2: 0}  # DELETE, ADD

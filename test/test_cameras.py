@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disguisor_ros.core.cameras import Camera, invert_rigid
+
+MATRIX = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]])
+LENSES = {
+    "plumb_bob": [0.1, -0.2, 0.001, 0.002, 0.05],
+    "rational_polynomial": [0.4, -2.0, 0.0005, -0.0002, 1.5, 0.3, -1.9, 1.4],
+    "equidistant": [0.1, 0.01, -0.02, 0.003],
+}
+
+
+def camera(model="plumb_bob", distortion=(), tf=None):
+    tf = np.eye(4) if tf is None else tf
+    return Camera("cn01", 640, 480, MATRIX, tf, np.array(distortion), model)
+
+
+def test_a_point_on_the_axis_projects_to_the_principal_point():
+    pixel, depth = camera().project(np.array([0.0, 0, 2]))
+    assert pixel.tolist() == [320, 240] and depth == 2
+
+
+def test_one_metre_to_the_right_at_two_metres_is_half_a_focal_length_away():
+    assert camera().project(np.array([1.0, 0, 2]))[0].tolist() == [620, 240]
+
+
+def test_points_behind_the_camera_have_no_pixel():
+    assert np.isnan(camera().project(np.array([0.0, 0, -1]))[0]).all()
+
+
+@pytest.mark.parametrize("model", LENSES)
+@given(x=st.floats(-0.45, 0.45), y=st.floats(-0.35, 0.35), z=st.floats(0.5, 6))
+def test_undistort_inverts_project(model, x, y, z):
+    lens = camera(model, LENSES[model])
+    pixel, _ = lens.project(np.array([[x * z, y * z, z]]))
+    assert np.allclose(lens.undistort(pixel), [[x, y]], atol=1e-6)
+
+
+def test_rays_pass_through_the_projected_point():
+    tf = np.eye(4)
+    tf[:3, :3] = [[0, -1, 0], [0, 0, -1], [1, 0, 0]]
+    tf[:3, 3] = [0.3, -0.2, 1.0]
+    lens = camera("plumb_bob", LENSES["plumb_bob"], tf)
+    point = lens.tf_world_camera[:3, :3] @ np.array([0.2, 0.1, 3.0]) + lens.center
+    ray = lens.rays(lens.project(point)[0])
+    assert np.allclose(np.cross(ray, point - lens.center), 0, atol=1e-6)
+
+
+def test_invert_rigid_gives_the_identity():
+    tf = np.eye(4)
+    tf[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    tf[:3, 3] = [1, 2, 3]
+    assert np.allclose(invert_rigid(tf) @ tf, np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"matrix": np.zeros((3, 3))}, "focal"),
+        ({"matrix": np.full((3, 3), np.nan)}, "finite"),
+        ({"tf_camera_world": np.diag([1.0, 1, -1, 1])}, "rotation"),
+        ({"tf_camera_world": np.diag([1000.0, 1000, 1000, 1])}, "rotation"),
+        ({"model": "fisheye62"}, "distortion model"),
+        ({"distortion": np.ones(3)}, "coefficients"),
+        ({"width": 0}, "size"),
+    ],
+)
+def test_a_calibration_that_cannot_be_right_is_refused_by_name(change, message):
+    good = {"name": "cn07", "width": 640, "height": 480, "matrix": MATRIX,
+            "tf_camera_world": np.eye(4)}  # fmt: skip
+    with pytest.raises(ValueError, match=f"cn07.*{message}"):
+        Camera(**{**good, **change})

@@ -1,0 +1,134 @@
+"""The real graph: eight processes over DDS on a short bag."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import small_room
+
+from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
+from disguisor_ros.bridge.images import color_array
+
+FRAMES = 8
+
+
+def command(*args, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, "-m", "disguisor_ros.cli", *map(str, args)],
+        stderr=subprocess.PIPE, text=True, **kwargs,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def anonymized(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graph")
+    bag = small_room.write(folder / "in", frames=FRAMES)
+    process = command("run", "--bag", bag, "--out", folder / "out", "--log-dir", folder / "logs")
+    _, errors = process.communicate(timeout=240)
+    logs = "".join(p.read_text() for p in (folder / "logs").glob("*.log"))
+    assert process.returncode == 0, errors + logs
+    return folder / "out"
+
+
+def messages(bag, ending):
+    with open_bag(bag) as reader:
+        wanted = [c for c in reader.connections if c.topic.endswith(ending)]
+        for connection, bag_ns, raw in raw_messages(reader, wanted):
+            yield connection.topic, bag_ns, raw, reader.deserialize(raw, connection.msgtype)
+
+
+def test_every_frame_comes_out_under_its_own_header(anonymized):
+    seen = sorted((t.split("/")[1], *header_of(raw)) for t, _, raw, _ in
+                  messages(anonymized, "/anonymized/image_raw"))  # fmt: skip
+    expected = [(c, small_room.stamp(i), f"{c}_color_optical_frame")
+                for c in small_room.cameras() for i in range(FRAMES)]  # fmt: skip
+    assert seen == sorted(expected)
+
+
+def test_the_output_plays_at_the_speed_of_the_room(anonymized):
+    times = {header_of(raw)[0]: t for _, t, raw, _ in messages(anonymized, "/anonymized/image_raw")}
+    assert times == {stamp: stamp for stamp in times}
+
+
+def test_faces_are_replaced_and_nothing_else_is_touched(anonymized):
+    regions = {header_of(raw): m.regions for _, _, raw, m in messages(anonymized, "/regions")}
+    rig = small_room.cameras()
+    for topic, _, raw, message in messages(anonymized, "/anonymized/image_raw"):
+        camera, (stamp, frame) = topic.split("/")[1], header_of(raw)
+        index = (stamp - small_room.START_NS) // small_room.PERIOD_NS
+        before, after = small_room.image(camera, index), color_array(message)
+        changed = (before != after).any(axis=2)
+        assert changed.mean() < 0.2
+        covered = np.zeros_like(changed)
+        for region in regions[stamp, frame]:
+            x, y = region.polygon.reshape(-1, 2).T
+            left, top = int(min(x)) - 2, int(min(y)) - 2
+            covered[max(top, 0) : int(max(y)) + 3, max(left, 0) : int(max(x)) + 3] = True
+        assert not (changed & ~covered).any()
+        for found in small_room.keypoints(rig, index)[camera]:
+            nose = found[0]
+            if nose[2] > 0:
+                x, y = nose[:2].astype(int)
+                assert changed[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].mean() > 0.9
+
+
+def test_people_keep_their_numbers_and_meshes_are_recorded(anonymized):
+    ids = [{p.track_id for p in m.persons} for *_, m in messages(anonymized, "/persons3d")]
+    assert len(ids) == FRAMES and all(i == ids[0] for i in ids) and len(ids[0]) == 2
+    heads = [m for *_, m in messages(anonymized, "/disguisor/heads")]
+    (topology,) = [m for *_, m in messages(anonymized, "/head_topology")]
+    assert all(len(h.vertices) == 3 * topology.vertex_count for m in heads for h in m.heads)
+    assert max(topology.triangles) < topology.vertex_count
+
+
+def test_frames_in_are_frames_out_and_withheld(anonymized):
+    last = {}
+    for *_, message in messages(anonymized, "/diagnostics"):
+        for status in message.status:
+            last[status.name] = {v.key: v.value for v in status.values}
+    renderers = {n: v for n, v in last.items() if n.endswith("/face_renderer")}
+    assert len(renderers) == 3
+    for values in renderers.values():
+        counts = [int(values.get(f"frames_{k}", 0)) for k in ("in", "out", "withheld", "waiting")]
+        assert counts[0] == sum(counts[1:])
+
+
+def test_ctrl_c_leaves_a_readable_bag(tmp_path):
+    bag = small_room.write(tmp_path / "in", frames=60)
+    process = command("run", "--bag", bag, "--out", tmp_path / "out", "--rate", "0.5")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not _grown(tmp_path / "out.partial"):
+        time.sleep(0.5)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in errors, errors
+    assert list(messages(tmp_path / "out", "/image_raw"))
+
+
+def test_a_stage_that_dies_ends_the_run_without_a_bag(tmp_path):
+    bag = small_room.write(tmp_path / "in", frames=60)
+    process = command("run", "--bag", bag, "--out", tmp_path / "out", "--rate", "0.5",
+                      "--log-dir", tmp_path / "logs")  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not _grown(tmp_path / "out.partial"):
+        time.sleep(0.5)
+    for pid in _children(process.pid):
+        if "nodes.pose3d" in open(f"/proc/{pid}/cmdline").read():
+            os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "pose3d died" in errors, errors
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def _grown(partial):
+    return any(p.stat().st_size > 1_000_000 for p in partial.glob("*.mcap"))
+
+
+def _children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]

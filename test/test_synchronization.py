@@ -1,0 +1,118 @@
+import itertools
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disguisor_ros.core.synchronization import FrameSynchronizer, Rendezvous
+
+MS = 1_000_000
+KINDS = ("color", "depth", "keypoints")
+
+
+def synchronizer(cameras="ab", slop_ms=20, max_wait_ms=500):
+    return FrameSynchronizer(cameras, slop_ms * MS, max_wait_ms * MS)
+
+
+def feed(sync, stamps, now=0):
+    """Add (camera, kind, stamp in ms) one by one; returns the sets that came out."""
+    out = []
+    for camera, kind, stamp in stamps:
+        sync.add(camera, kind, stamp * MS, now * MS)
+        out += sync.pop(now * MS)
+    return out
+
+
+def test_images_of_one_instant_come_out_as_one_set():
+    sets = feed(synchronizer(), [("a", "color", 1000), ("b", "color", 1005),
+                                 ("b", "keypoints", 1005), ("a", "keypoints", 1000)])  # fmt: skip
+    assert [(s.stamp_ns // MS, sorted(s.usable)) for s in sets] == [(1000, ["a", "b"])]
+
+
+def test_images_further_apart_than_the_slop_are_not_one_instant():
+    sync = synchronizer()
+    sets = feed(sync, [(c, k, t) for c, t in (("a", 1000), ("b", 1030)) for k in KINDS])
+    sets += feed(sync, [(c, k, t) for c, t in (("a", 1100), ("b", 1130)) for k in KINDS])
+    assert [s.usable for s in sets][:3] == [["a"], ["b"], ["a"]]
+
+
+def test_a_camera_that_skips_an_image_does_not_hold_the_others_up():
+    sync = synchronizer()
+    feed(sync, [(c, k, 1000) for c in "ab" for k in KINDS])
+    sets = feed(sync, [("a", k, 1100) for k in KINDS] + [(c, k, 1200) for c in "ab" for k in KINDS])
+    assert [s.usable for s in sets] == [["a"], ["a", "b"]]
+
+
+def test_a_dead_camera_is_waited_for_once():
+    sync = synchronizer(max_wait_ms=500)
+    assert feed(sync, [("a", "color", 1000), ("a", "keypoints", 1000)], now=0) == []
+    assert sync.pop(499 * MS) == []
+    assert [s.usable for s in sync.pop(501 * MS)] == [["a"]]
+    sets = feed(sync, [("a", "color", 1100), ("a", "keypoints", 1100)], now=600)
+    assert [s.usable for s in sets] == [["a"]]
+
+
+def test_a_camera_without_keypoints_is_not_usable():
+    sync = synchronizer()
+    feed(sync, [("a", "color", 1000), ("a", "keypoints", 1000), ("b", "color", 1000)])
+    assert [s.usable for s in sync.pop(10**12)] == [["a"]]
+
+
+def test_a_late_image_joins_no_set():
+    sync = synchronizer()
+    feed(sync, [(c, k, 1000) for c in "ab" for k in ("color", "keypoints")])
+    assert feed(sync, [("a", "color", 990), ("a", "keypoints", 990)]) == []
+    assert sync.late == 1 and sync.pop(10**12) == []
+
+
+def test_a_bag_that_loops_starts_anew():
+    sync = synchronizer()
+    loop = [(c, k, t) for t in range(1000, 4000, 100) for c in "ab" for k in KINDS]
+    assert len(feed(sync, loop)) == len(feed(sync, loop)) == 30
+
+
+def test_instants_a_minute_apart_are_matched_in_any_order_of_cameras():
+    sync = synchronizer()
+    stamps = [(c, k, t) for c in "ab" for t in (1000, 61000, 121000) for k in ("color", "keypoints")]
+    assert [s.usable for s in feed(sync, stamps)] == [["a", "b"]] * 3
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_every_image_is_in_exactly_one_set_whatever_the_order_between_topics(seed):
+    rng = random.Random(seed)
+    queues = [[(c, k, 1000 + 100 * i + 3 * n) for i in range(5)]
+              for (n, c), k in itertools.product(enumerate("abc"), KINDS)]  # fmt: skip
+    mixed = []
+    while queues:
+        queue = rng.choice(queues)
+        mixed.append(queue.pop(0))
+        queues = [q for q in queues if q]
+    sync = synchronizer("abc")
+    sets = feed(sync, mixed) + sync.pop(10**12)
+    assert [sorted(s.usable) for s in sets] == [["a", "b", "c"]] * 5
+    assert [s.stamp_ns // MS for s in sets] == [1000, 1100, 1200, 1300, 1400]
+
+
+def test_a_job_waits_for_what_it_needs_whichever_comes_first():
+    meeting = Rendezvous(capacity=4, patience_ns=10)
+    meeting.submit("job", [("image", 5)], [], now_ns=0)
+    assert meeting.ready(100) == []
+    meeting.put("image", 5, "pixels")
+    assert meeting.ready(100) == ["job"] and meeting.get("image", 5) == "pixels"
+
+
+def test_a_job_does_without_what_it_wants_after_a_while():
+    meeting = Rendezvous(capacity=4, patience_ns=10)
+    meeting.submit("job", [], [("depth", 5)], now_ns=0)
+    assert meeting.ready(10) == [] and meeting.ready(11) == ["job"]
+
+
+@given(st.lists(st.integers(0, 1000), max_size=60))
+def test_memory_is_bounded_and_the_oldest_goes_first(stamps):
+    meeting = Rendezvous(capacity=5, patience_ns=10)
+    for stamp in stamps:
+        meeting.put("image", stamp, stamp)
+        meeting.submit(stamp, [("never", 1)], [], 0)
+    assert len(meeting) <= 5
+    kept = [s for s in dict.fromkeys(stamps) if meeting.get("image", s) is not None]
+    assert len(kept) <= 5
