@@ -71,3 +71,12 @@ def test_a_command_that_fails_stops_the_rest(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(UserError, match="simulate .* failed"):
         scoreboard.main(arguments("--out", tmp_path, "--scenarios", "easy"))
+
+
+def test_a_command_that_was_killed_is_said_to_be(tmp_path, monkeypatch):
+    killer = tmp_path / "killer"
+    killer.write_text("#!/bin/sh\nkill -9 $$\n")
+    killer.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(killer))
+    with pytest.raises(UserError, match="killed by signal 9"):
+        scoreboard.main(arguments("--out", tmp_path, "--scenarios", "easy"))

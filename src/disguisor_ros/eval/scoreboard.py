@@ -112,8 +112,10 @@ def markdown(scores: dict[str, dict], minutes: dict[str, float]) -> str:
 def _disguisor(*arguments) -> None:
     command = [sys.executable, "-m", "disguisor_ros.cli", *map(str, arguments)]
     print(f"==> disguisor {' '.join(command[3:])}", file=sys.stderr, flush=True)
-    if subprocess.run(command, check=False).returncode:
-        raise UserError(f"`disguisor {' '.join(command[3:])}` failed; see above")
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        why = "failed; see above" if code > 0 else f"was killed by signal {-code} (out of memory?)"
+        raise UserError(f"`disguisor {' '.join(command[3:])}` {why}")
 
 
 def _remove(folders) -> None:
