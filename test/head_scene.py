@@ -24,7 +24,6 @@ def ball_template(radius=0.1, rings=24, columns=48):
     colors = np.full(normals.shape, 180, np.uint8)
     return HeadTemplate(
         vertices=(radius * normals).astype(np.float32),
-        shapes=np.zeros((1, *normals.shape), np.float32),
         faces=faces.reshape(-1, 3).astype(np.int32),
         normals=normals.astype(np.float32),
         face=normals[:, 0] > 0.01,

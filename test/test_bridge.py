@@ -3,10 +3,10 @@ import array
 import cv2
 import numpy as np
 import pytest
-from disguisor_msgs import msg
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from disguisor_msgs import msg
 from disguisor_ros.bridge import images, messages
 from disguisor_ros.bridge.calibration import CameraRig
 from disguisor_ros.bridge.markers import MeshMarkers
@@ -40,9 +40,8 @@ def test_heads_survive_the_message():
 def test_persons_survive_the_message():
     joints = np.arange(51.0).reshape(17, 3)
     joints[4] = np.nan
-    person = Person3D(
-        9, joints, np.tile(np.eye(3), (17, 1, 1)), np.linspace(0, 1, 17), {"cn02": 4}, "predicted", 7
-    )
+    covariance, confidence = np.tile(np.eye(3), (17, 1, 1)), np.linspace(0, 1, 17)
+    person = Person3D(9, joints, covariance, confidence, {"cn02": 4}, "predicted", 7)
     (back,) = messages.read_persons(messages.write_persons([person], frame_set()))
     assert np.allclose(back.joints, joints, equal_nan=True) and back.detections == {"cn02": 4}
     assert (back.track_id, back.status, back.age) == (9, "predicted", 7)

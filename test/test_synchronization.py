@@ -39,7 +39,8 @@ def test_images_further_apart_than_the_slop_are_not_one_instant():
 def test_a_camera_that_skips_an_image_does_not_hold_the_others_up():
     sync = synchronizer()
     feed(sync, [(c, k, 1000) for c in "ab" for k in KINDS])
-    sets = feed(sync, [("a", k, 1100) for k in KINDS] + [(c, k, 1200) for c in "ab" for k in KINDS])
+    sets = feed(sync, [("a", k, 1100) for k in KINDS])
+    sets += feed(sync, [(c, k, 1200) for c in "ab" for k in KINDS])
     assert [s.usable for s in sets] == [["a"], ["a", "b"]]
 
 
@@ -73,7 +74,8 @@ def test_a_bag_that_loops_starts_anew():
 
 def test_instants_a_minute_apart_are_matched_in_any_order_of_cameras():
     sync = synchronizer()
-    stamps = [(c, k, t) for c in "ab" for t in (1000, 61000, 121000) for k in ("color", "keypoints")]
+    instants, kinds = (1000, 61000, 121000), ("color", "keypoints")
+    stamps = [(c, k, t) for c in "ab" for t in instants for k in kinds]
     assert [s.usable for s in feed(sync, stamps)] == [["a", "b"]] * 3
 
 
