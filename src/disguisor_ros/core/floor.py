@@ -12,18 +12,31 @@ from disguisor_ros.core.skeleton import STANDING_M
 _USED = np.array([5, 6, 11, 12, 15, 16])
 
 #: So many bodies are needed before the floor is known.
-_ENOUGH = 8
+_ENOUGH = 3
 
 
 class FloorEstimator:
     """Running median of the floor below bodies that several views see.
 
     Sitting people and bad bodies are outvoted as long as most stand.
+
+    Parameters
+    ----------
+    known_z_m : float, optional
+        Height of the floor where it is known: then nothing is learnt.
+    memory : int
+        Bodies that are remembered.
+
+    Attributes
+    ----------
+    z_m : float or None
+        Height of the floor in the world, metres; None while it is not known.
     """
 
-    def __init__(self, memory: int = 300):
+    def __init__(self, known_z_m: float | None = None, memory: int = 300):
         self._samples: deque[float] = deque(maxlen=memory)
-        self.z_m: float | None = None
+        self._known = known_z_m is not None
+        self.z_m = known_z_m
 
     def add(self, joints: np.ndarray, confidence: np.ndarray) -> None:
         """Learn from a person.
@@ -35,7 +48,7 @@ class FloorEstimator:
             0 for joints that were not seen.
         """
         used = _USED[confidence[_USED] > 0]
-        if len(used) < 2:
+        if self._known or len(used) < 2:
             return
         self._samples.append(float(np.median(joints[used, 2] - STANDING_M[used, 2])))
         if len(self._samples) >= _ENOUGH:

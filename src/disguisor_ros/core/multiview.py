@@ -17,7 +17,8 @@ from disguisor_ros.core.association import (
     track_affinity,
 )
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.placement import TORSO, place, torso_distance
+from disguisor_ros.core.floor import FloorEstimator
+from disguisor_ros.core.placement import place, to_depth
 from disguisor_ros.core.skeleton import MIRROR
 from disguisor_ros.core.triangulation import (
     Observations,
@@ -37,8 +38,9 @@ _STRANGER = 3.0
 #: Joints are sought from a prediction that is sharper than this, else from the rays, metres.
 _SHARP_M = 0.12
 
-#: A torso in a depth image, standard deviation, metres.
-_DEPTH_SIGMA_M = 0.06
+#: Head and trunk in a depth image, standard deviation, metres; limbs leave the trunk's plane.
+_DEPTH_JOINTS = np.array([0, 1, 2, 3, 4, 5, 6, 11, 12])
+_DEPTH_SIGMA_M = np.array([0.1] * 5 + [0.06] * 4)
 
 #: A detection this similar to a known person in its view is that person.
 _SAME_OKS = 0.5
@@ -56,6 +58,8 @@ class Group:
         Index of the track that predicted the person.
     mirrored : set of int
         Views that have confused left and right.
+    anchored : bool
+        Whether the distance was measured, by two views or by depth.
     result : Triangulated or None
         Joints of this person alone, once they were found for these detections.
     """
@@ -63,6 +67,7 @@ class Group:
     detections: dict[int, int] = field(default_factory=dict)
     track: int | None = None
     mirrored: set[int] = field(default_factory=set)
+    anchored: bool = False
     result: Triangulated | None = None
 
 
@@ -76,7 +81,10 @@ class Scene:
         Of the views.
     expected : Prior
         Predictions of T tracks.
-    floor_z_m : float, optional
+    anchored : list of bool
+        Of the T tracks: whether their distance was ever measured, by two views or by depth.
+    floor : FloorEstimator
+        Learns from those that several views see.
     depth : dict of str to DepthView
     """
 
@@ -85,11 +93,12 @@ class Scene:
         detections: Detections,
         cameras: list[Camera],
         expected: Prior,
-        floor_z_m: float | None,
+        anchored: list[bool],
+        floor: FloorEstimator,
         depth: dict[str, DepthView],
     ):
         self.detections, self.cameras, self.expected = detections, cameras, expected
-        self.floor_z_m, self.depth = floor_z_m, depth
+        self.anchored, self.floor, self.depth = anchored, floor, depth
 
     def people(self) -> tuple[list[Group], Triangulated]:
         """Groups with at least one detection, and their joints."""
@@ -99,6 +108,7 @@ class Scene:
         loose += self._disowned(together)
         found = [group for group in together if group.detections]
         loose = self._absorbed(found, loose)
+        self._learn_floor(found)
         singles = [
             Group({int(self.detections.view[d]): d}) for d in loose if self._shows_a_person(d)
         ]
@@ -106,12 +116,17 @@ class Scene:
         self._solve(everyone)
         return everyone, stack([group.result for group in everyone], len(self.cameras))
 
+    def _learn_floor(self, groups: list[Group]) -> None:
+        for group in groups:
+            if group.result is not None and len(group.detections) > 1:
+                self.floor.add(group.result.joints, group.result.weight.max(axis=0))
+
     def _associate(self) -> list[Group]:
         detections = self.detections
         count, tracks = len(detections), len(self.expected.joints)
         drawn = track_affinity(detections, self.expected.joints, self.expected.sigma_m)
         owner = settled_owners(drawn, detections.view)
-        straight, mirrored = affinities(detections, self.floor_z_m, owner)
+        straight, mirrored = affinities(detections, self.floor.z_m, owner)
         affinity = np.zeros((count + tracks, count + tracks))
         affinity[:count, :count] = np.maximum(straight, mirrored)
         affinity[:count, count:] = drawn
@@ -127,7 +142,7 @@ class Scene:
         for group in groups:
             members = np.array(list(group.detections.values()), dtype=int)
             if (mirrored > straight)[np.ix_(members, members)].any():
-                turned = mirrored_members(detections, members, self.floor_z_m)
+                turned = mirrored_members(detections, members, self.floor.z_m)
                 group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
         return groups
 
@@ -189,33 +204,23 @@ class Scene:
                 joints[k] = self._first_guess(groups[k], prior.joints[k])
         observations = unswap(observations, joints)
         joints = complete(joints, observations)
-        result = solve(observations, joints, prior, self.floor_z_m)
+        result = solve(observations, joints, prior, self.floor.z_m)
         for k, group in enumerate(groups):
             group.result = result.of(k)
 
     def _first_guess(self, group: Group, expected: np.ndarray) -> np.ndarray:
-        if np.isfinite(expected).all(-1).sum() > len(TORSO):
+        if np.isfinite(expected).any():
             return expected
         view, d = next(iter(group.detections.items()))
-        joints = place(
-            self.detections.centers[view],
-            self.detections.rays[d],
-            self.detections.score[d],
-            self.floor_z_m,
-        )
-        return self._to_depth(view, d, joints)
+        return self._placed(view, d)[0]
 
-    def _to_depth(self, view: int, d: int, joints: np.ndarray) -> np.ndarray:
-        """Joints moved along their rays to where the depth image shows the torso."""
+    def _placed(self, view: int, d: int) -> tuple[np.ndarray, bool]:
+        """Joints of someone whom one view sees, and whether depth told the distance."""
+        center, score = self.detections.centers[view], self.detections.score[d]
+        joints = place(center, self.detections.rays[d], score, self.floor.z_m)
         depth = self.depth.get(self.detections.names[view])
-        torso = TORSO[(self.detections.score[d, TORSO] > 0) & np.isfinite(joints[TORSO, 0])]
-        if depth is None or not len(torso):
-            return joints
-        center, rays = self.detections.centers[view], self.detections.rays[d]
-        measured = torso_distance(center, rays[torso], depth)
-        factor = measured / np.median(np.linalg.norm(joints[torso] - center, axis=-1))
-        # Else it is something in front of or behind the person.
-        return center + (joints - center) * factor if 0.5 < factor < 2.0 else joints
+        moved = to_depth(joints, center, score, depth) if depth is not None else None
+        return (joints, False) if moved is None else (moved, True)
 
     def _observations(self, groups: list[Group]) -> Observations:
         detections, views = self.detections, len(self.detections.names)
@@ -232,28 +237,19 @@ class Scene:
         joints = np.full((len(groups), 17, 3), np.nan)
         sigma_m = np.full((len(groups), 17), np.inf)
         for k, group in enumerate(groups):
-            if group.track is not None:
+            single = len(group.detections) == 1
+            # Where a single view has guessed the distance, it is guessed anew each time.
+            if group.track is not None and (self.anchored[group.track] or not single):
                 joints[k] = self.expected.joints[group.track]
                 sigma_m[k] = self.expected.sigma_m[group.track]
-            if len(group.detections) == 1 and self.depth:
-                self._expect_at_depth(group, joints[k], sigma_m[k])
+            group.anchored = not single
+            if single and self.depth:
+                placed, group.anchored = self._placed(*next(iter(group.detections.items())))
+                if group.anchored:
+                    seen = np.isfinite(placed[_DEPTH_JOINTS, 0])
+                    joints[k, _DEPTH_JOINTS[seen]] = placed[_DEPTH_JOINTS[seen]]
+                    sigma_m[k, _DEPTH_JOINTS[seen]] = _DEPTH_SIGMA_M[seen]
         return Prior(joints, sigma_m)
-
-    def _expect_at_depth(self, group: Group, joints: np.ndarray, sigma_m: np.ndarray) -> None:
-        """Expect the torso of someone whom one view sees where its depth image shows it."""
-        view, d = next(iter(group.detections.items()))
-        if self.detections.names[view] not in self.depth:
-            return
-        placed = place(
-            self.detections.centers[view],
-            self.detections.rays[d],
-            self.detections.score[d],
-            self.floor_z_m,
-        )
-        moved = self._to_depth(view, d, placed)
-        if moved is not placed:
-            seen = TORSO[np.isfinite(moved[TORSO, 0])]
-            joints[seen], sigma_m[seen] = moved[seen], _DEPTH_SIGMA_M
 
 
 def _misfit(residual: np.ndarray) -> np.ndarray:

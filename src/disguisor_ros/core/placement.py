@@ -12,14 +12,20 @@ from disguisor_ros.core.skeleton import (
     HEIGHT_SIGMA_M,
     STANDING_M,
 )
-from disguisor_ros.core.types import DepthView
+from disguisor_ros.core.types import HEAD_JOINTS, DepthView
 
 #: Distances that are tried, metres.
 _DISTANCES_M = np.geomspace(0.5, 9.0, 64)
 
-#: Joints whose skin is about this far in front of the keypoint's 3D place, metres.
-TORSO = np.array([5, 6, 11, 12])
-_SKIN_M = 0.08
+#: Joints that depth is read at, and how far behind the skin they lie, metres.
+_MEASURED = np.array([0, 1, 2, 3, 4, 5, 6, 11, 12])
+_SKIN_M = np.array([0.0, 0.02, 0.02, 0.02, 0.02, 0.07, 0.07, 0.09, 0.09])
+
+#: Distances that differ by less than this share belong to one body.
+_SAME_BODY = 0.05
+
+#: A body that lies along the view is this much deep, as a share of the distance.
+_DEEP_BODY = 0.2
 
 
 def place(
@@ -67,8 +73,53 @@ def _size_cost(points: np.ndarray, score: np.ndarray) -> np.ndarray:
     return (np.minimum(np.abs(excess), 4.0) ** 2 * weight).sum(axis=1) / max(weight.sum(), 1e-9)
 
 
-def torso_distance(center: np.ndarray, rays: np.ndarray, view: DepthView) -> float:
-    """Distance of a person's torso along rays, from a depth image.
+def to_depth(
+    joints: np.ndarray, center: np.ndarray, score: np.ndarray, view: DepthView
+) -> np.ndarray | None:
+    """Move joints that one view sees along their rays, to where a depth image shows the body.
+
+    What stands in front hides parts of a body, so the joints vote: the largest set of them that
+    agree on the distance wins.
+
+    Parameters
+    ----------
+    joints : ndarray, shape (17, 3), metres, world
+        From :func:`place`.
+    center : ndarray, shape (3,), metres, world
+        Of the camera that saw the joints.
+    score : ndarray, shape (17,)
+    view : DepthView
+
+    Returns
+    -------
+    ndarray, shape (17, 3), or None
+        None where depth says nothing about this person.
+    """
+    known = (score[_MEASURED] > 0) & np.isfinite(joints[_MEASURED, 0])
+    used = _MEASURED[known]
+    if len(used) < 2:
+        return None
+    offset = joints[used] - center
+    placed = np.linalg.norm(offset, axis=-1)
+    surface = surface_distances(center, offset / placed[:, None], view)
+    factor = (surface + _SKIN_M[known]) / placed
+    factor[~((factor > 0.6) & (factor < 1.6))] = np.nan
+    if np.isfinite(factor).sum() < max(2, len(used) / 3):
+        return None
+    alike = np.abs(factor[:, None] - factor[None]) < _SAME_BODY
+    votes = alike.sum(axis=1) - np.nan_to_num(np.abs(factor - 1.0), nan=1.0)
+    best = alike[int(votes.argmax())]
+    if best.sum() < 2:
+        return None
+    common = np.median(factor[best])
+    each = np.full(17, common)
+    near = (np.abs(factor / common - 1.0) < _DEEP_BODY) & (used > max(HEAD_JOINTS))
+    each[used[near]] = factor[near]
+    return center + (joints - center) * each[:, None]
+
+
+def surface_distances(center: np.ndarray, rays: np.ndarray, view: DepthView) -> np.ndarray:
+    """Distances along rays to what a depth image shows, shape (J,), metres; NaN where nothing.
 
     The depth sensor may have its own place and lens: along each ray, the first point that lies
     just behind the measured surface is taken.
@@ -77,13 +128,8 @@ def torso_distance(center: np.ndarray, rays: np.ndarray, view: DepthView) -> flo
     ----------
     center : ndarray, shape (3,), metres, world
     rays : ndarray, shape (J, 3), world
-        Through shoulders and hips.
+        Unit directions.
     view : DepthView
-
-    Returns
-    -------
-    float
-        Metres; NaN where no depth was measured on the torso.
     """
     distances = np.arange(0.4, 8.0, 0.03)
     pixels, depth = view.camera.project(center + distances[:, None, None] * rays)
@@ -93,7 +139,4 @@ def torso_distance(center: np.ndarray, rays: np.ndarray, view: DepthView) -> flo
     measured = view.image[np.where(inside, row, 0), np.where(inside, column, 0)] * view.unit_m
     behind = depth - measured.astype(np.float64)
     hit = inside & np.isfinite(measured) & (measured > 0) & (behind >= 0) & (behind < 0.15)
-    found = hit.any(axis=0)
-    if not found.any():
-        return float("nan")
-    return float(np.median(distances[hit.argmax(axis=0)[found]])) + _SKIN_M
+    return np.where(hit.any(axis=0), distances[hit.argmax(axis=0)], np.nan)

@@ -52,7 +52,7 @@ class PoseEstimator:
     def reset(self) -> None:
         """Forget everything; identities start anew."""
         self.tracks: list[Track] = []
-        self._floor = FloorEstimator()
+        self._floor = FloorEstimator(self.floor_z_m)
         self._next_id = 1
         self._stamp_ns: int | None = None
 
@@ -94,7 +94,8 @@ class PoseEstimator:
                 np.array([p.joints for p in expected]).reshape(-1, 17, 3),
                 np.sqrt([p.variance for p in expected]).reshape(-1, 17),
             ),
-            self.floor_z_m if self.floor_z_m is not None else self._floor.z_m,
+            [track.anchored for track in self.tracks],
+            self._floor,
             depth or {},
         )
         groups, result = scene.people()
@@ -145,20 +146,17 @@ class PoseEstimator:
             self._next_id += 1
             self.tracks.append(track)
         track.age += 1
-        confidence = result.weight[k].max(axis=0)
-        multiview = len(group.detections) > 1
-        if multiview and self.floor_z_m is None:
-            self._floor.add(result.joints[k], confidence)
+        track.anchored |= group.anchored
         return Person3D(
             track_id=track.track_id,
             joints=result.joints[k],
             covariance=result.covariance[k],
-            confidence=confidence,
+            confidence=result.weight[k].max(axis=0),
             detections={
                 detections.names[view]: int(detections.index[d])
                 for view, d in sorted(group.detections.items())
             },
-            status="multiview" if multiview else "single_view",
+            status="multiview" if len(group.detections) > 1 else "single_view",
             age=track.age,
         )
 

@@ -41,6 +41,8 @@ class Track:
         When the joints were last measured.
     velocity : ndarray, shape (17, 3), m/s
     velocity_variance : ndarray, shape (17,)
+    anchored : bool
+        Whether the distance was ever measured, by two views or by depth.
     age, hits : int
         Instants since birth, and those at which the person was seen.
     """
@@ -51,6 +53,7 @@ class Track:
     stamp_ns: int
     velocity: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     velocity_variance: np.ndarray = field(default_factory=lambda: np.full(17, 0.5**2))
+    anchored: bool = False
     age: int = 0
     hits: int = 1
 
