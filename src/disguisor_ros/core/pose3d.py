@@ -140,7 +140,13 @@ class PoseEstimator:
         """Update or bear the track of a person who is seen."""
         if group.track is not None:
             track = self.tracks[group.track]
-            track.update(result.joints[k], result.covariance[k], stamp_ns, expected[group.track])
+            track.update(
+                result.joints[k],
+                result.covariance[k],
+                stamp_ns,
+                expected[group.track],
+                group.anchored,
+            )
         else:
             track = Track(self._next_id, result.joints[k], result.covariance[k], stamp_ns)
             self._next_id += 1

@@ -70,11 +70,21 @@ class Track:
         return Prediction(self.joints + self.velocity * moving, variance)
 
     def update(
-        self, joints: np.ndarray, covariance: np.ndarray, stamp_ns: int, expected: Prediction
+        self,
+        joints: np.ndarray,
+        covariance: np.ndarray,
+        stamp_ns: int,
+        expected: Prediction,
+        measured: bool = True,
     ) -> None:
-        """Take over joints that were estimated with the prediction as prior."""
+        """Take over joints that were estimated with the prediction as prior.
+
+        Where the distance was guessed and not measured, a change of it is no motion.
+        """
         elapsed = self.missed_s(stamp_ns)
-        if elapsed > 0:
+        if elapsed > 0 and not measured:
+            self.velocity = self.velocity * np.exp(-elapsed / _FADE_S)
+        elif elapsed > 0:
             motion = self.velocity_variance + (_ACCELERATION * min(elapsed, _HORIZON_S)) ** 2
             noise = _per_axis(covariance) + expected.variance
             gain = motion * elapsed**2 / (motion * elapsed**2 + noise)

@@ -25,6 +25,7 @@ _MATCH_M = 0.5
 #: at the person's distance.
 _DETECTED_M = 0.25
 
+_NOT_HIPS = [k for k, name in enumerate(MVOR_JOINTS) if not name.endswith("hip")]
 _SHOULDERS = [MVOR_JOINTS.index("left_shoulder"), MVOR_JOINTS.index("right_shoulder")]
 
 
@@ -59,7 +60,8 @@ def evaluate(mvor: Mvor) -> dict:
     dict
         ``mpjpe_cm`` and ``recall_by_views`` ({"1", "2", "3"}), ``mpjpe_cm_multiview``, ``recall``
         and ``recall_multiview`` (persons detected in one or more, and two or more views),
-        ``joint_cm`` (by joint, two or more views), counts. None where there was nobody.
+        ``joint_cm`` (by joint, two or more views), ``mpjpe_cm_without_hips`` (MVOR defines hips
+        otherwise than COCO does), counts. None where there was nobody.
     """
     estimator = PoseEstimator()
     rows = []
@@ -131,8 +133,8 @@ def _figures(rows: list[tuple]) -> dict:
         errors = [error for count in counts for error in by_views[count]]
         return float(np.mean([e is not None for e in errors])) if errors else None
 
-    def mpjpe(counts):
-        errors = [error for count in counts for error in by_views[count] if error is not None]
+    def mpjpe(counts, joints=slice(None)):
+        errors = [error[joints] for n in counts for error in by_views[n] if error is not None]
         return 100.0 * float(np.nanmean(errors)) if errors else None
 
     several = [error for count in (2, 3) for error in by_views[count] if error is not None]
@@ -143,6 +145,7 @@ def _figures(rows: list[tuple]) -> dict:
         "recall": recall([1, 2, 3]),
         "recall_multiview": recall([2, 3]),
         "recall_by_views": {str(count): recall([count]) for count in (1, 2, 3)},
+        "mpjpe_cm_without_hips": {str(count): mpjpe([count], _NOT_HIPS) for count in (1, 2, 3)},
         "joint_cm": {
             name: float(value) if np.isfinite(value) else None
             for name, value in zip(MVOR_JOINTS, joints, strict=True)
@@ -152,13 +155,14 @@ def _figures(rows: list[tuple]) -> dict:
 
 
 def _print(figures: dict) -> None:
-    table = Table("views", "persons", "recall", "MPJPE cm")
+    table = Table("views", "persons", "recall", "MPJPE cm", "without hips")
     for views in ("1", "2", "3"):
         table.add_row(
             views,
             str(figures["persons"][views]),
             _number(figures["recall_by_views"][views], 3),
             _number(figures["mpjpe_cm"][views], 1),
+            _number(figures["mpjpe_cm_without_hips"][views], 1),
         )
     table.add_row(
         "2-3",
