@@ -25,8 +25,9 @@ def covered_by(covers):
     return mask
 
 
-def drawn(*heads):
-    sightings = sight_heads(CAMERA, list(heads), no_keypoints(), TEMPLATE)
+def drawn(*heads, keypoints=None):
+    keypoints = no_keypoints() if keypoints is None else keypoints
+    sightings = sight_heads(CAMERA, list(heads), keypoints, TEMPLATE)
     return cover_heads(CAMERA, list(heads), TEMPLATE, EmbreeBackend(), sightings)
 
 
@@ -99,8 +100,8 @@ def test_lost_face_is_held_and_grows_and_is_let_go():
 
 
 def test_lost_head_is_held():
-    net = SafetyNet()
-    cast(no_keypoints(), [FACE], drawn(FACE), net)
+    net, keypoints = SafetyNet(), keypoints_of(CAMERA, FACE, TEMPLATE)
+    cast(keypoints, [FACE], drawn(FACE, keypoints=keypoints), net)
     (cover,) = cast(no_keypoints(), net=net, stamp_ns=SECOND // 10)
     assert cover.region.method == "held" and cover.region.track_id == 1
     assert covered_by([cover])[drawn(FACE)[0].slices][drawn(FACE)[0].upper].mean() > 0.98
@@ -108,7 +109,8 @@ def test_lost_head_is_held():
 
 def test_head_that_turned_away_is_not_held():
     net, away = SafetyNet(), head_at(TEMPLATE, away_deg=180)
-    cast(no_keypoints(), [FACE], drawn(FACE), net)
+    keypoints = keypoints_of(CAMERA, FACE, TEMPLATE)
+    cast(keypoints, [FACE], drawn(FACE, keypoints=keypoints), net)
     assert cast(no_keypoints(), [away], drawn(away), net, SECOND // 10) == []
 
 

@@ -15,7 +15,7 @@ from disguisor_ros.core.sightings import FACE_SCORE, Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
 
 #: Cover reaches this far around the face, metres: what the template's face may be too small.
-MARGIN_M = 0.008
+MARGIN_M = 0.011
 
 #: ... and this many standard deviations of the head's position, up to a limit in metres.
 MARGIN_SIGMAS = 1.5
@@ -28,11 +28,20 @@ OCCLUDER_M = 0.06
 #: ... and this many standard deviations of the head's position.
 OCCLUDER_SIGMAS = 3.0
 
-#: A face that is turned this far away from the camera shows nothing that one would call a face.
+#: A face that is turned this far away from the camera shows half of itself ...
+PROFILE_DEG = 95.0
+
+#: ... and this far nothing that one would call a face.
 GONE_DEG = 135.0
 
 #: Standard deviation, metres, of a head whose own is not a number.
 UNKNOWN_SIGMA_M = 0.1
+
+#: Detectors of whole persons miss heads nearer than this, metres, and nothing comes between ...
+NEAR_M = 2.0
+
+#: ... when their position is known at least as well as this, metres.
+SURE_SIGMA_M = 0.03
 
 #: A head's window is found from every so many of its vertices, which miss at most so much, metres.
 _SPARSE = 16
@@ -277,7 +286,8 @@ def _confidence(one: _Posed, camera: Camera, shown: float, measured: float) -> f
     """Probability that the region shows a face.
 
     The head's own confidence, less what hides the face, and only as far as this camera itself
-    saw a face there: nose and eyes in 2D, or by depth the head with its face turned this way.
+    saw a face there: nose and eyes in 2D, or by depth the head with its face turned this way; or
+    2D missed a head that is near and well known from the other cameras.
     """
     own = one.head.confidence if np.isfinite(one.head.confidence) else 0.0
     to_camera = -one.vertices.mean(axis=0)
@@ -286,7 +296,9 @@ def _confidence(one: _Posed, camera: Camera, shown: float, measured: float) -> f
     turn_deg = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     turned = np.interp(turn_deg, (GONE_DEG - 30.0, GONE_DEG), (1.0, 0.0))
     by_keypoints = 1 / (1 + np.exp((FACE_SCORE - one.sighting.face_score) / 0.05))
-    evidence = max(by_keypoints, measured * turned)
+    near = one.distance_m < NEAR_M and one.sigma_m < SURE_SIGMA_M and turn_deg < PROFILE_DEG
+    missed = 0.75 if near and one.sighting.detection < 0 else 0.0
+    evidence = max(by_keypoints, measured * turned, missed)
     return float(np.clip(own, 0, 1) * min(1.0, shown / _ENOUGH_SHOWN) * evidence)
 
 

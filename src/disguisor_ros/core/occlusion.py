@@ -49,13 +49,14 @@ def in_front(
     crop = _footprint(depth, camera, window, farthest_m)
     if crop is None:
         return hidden.astype(bool)
-    pixels, along_m, near = _samples(depth, camera, crop, farthest_m)
+    rays, along_m, near = _samples(depth, camera, crop, farthest_m)
     if len(along_m) < _SUPPORT:
         return hidden.astype(bool)
-    cells = np.rint(window.to_cells(pixels))
-    inside = ((cells >= 0) & (cells < (window.columns, window.rows))).all(axis=1)
-    column, row = np.where(inside[:, None], cells, 0).astype(int).T
-    front = inside & (along_m < surface_m[row, column] - margin_m) & np.isfinite(surface_m[row, column])
+    column, row = np.rint(window.cells_of(camera, rays)).astype(int).T
+    inside = (column >= 0) & (row >= 0) & (column < window.columns) & (row < window.rows)
+    column, row = column * inside, row * inside
+    ahead_m = surface_m[row, column] - along_m
+    front = inside & (ahead_m > margin_m) & np.isfinite(ahead_m)
     image = np.zeros(near.shape, dtype=np.uint8)
     image[near] = front
     front &= cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False,
@@ -66,8 +67,9 @@ def in_front(
     side = int(np.ceil(ratio - 1e-3)) | 1  # an even kernel would shift
     hidden = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
     # The edge itself belongs half to the face: when unsure cover.
+    hidden[~np.isfinite(surface_m)] = 1
     hidden = cv2.erode(hidden, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
-    return hidden.astype(bool)
+    return hidden.astype(bool) & np.isfinite(surface_m)
 
 
 def agreement(
@@ -109,24 +111,22 @@ def _samples(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Depth samples of a crop that lie nearer to the camera than ``farthest_m``.
 
-    Returns pixels (N, 2) and distance in metres (N,) as the camera sees them, and which pixels
-    (rows, columns) of the crop they come from.
+    Returns rays x/z, y/z (N, 2) and distance in metres (N,) in the camera's frame, and which
+    pixels (rows, columns) of the crop they come from.
     """
     z_m = depth.image[
         crop.y : crop.y + crop.rows, crop.x : crop.x + crop.columns
     ] * np.float32(depth.unit_m)
     tf_camera_depth = camera.tf_camera_world @ depth.camera.tf_world_camera
-    rotation, offset = tf_camera_depth[:3, :3], tf_camera_depth[:3, 3]
+    (r_x, r_y, r_z), offset = tf_camera_depth[:3, :3].astype(np.float32), tf_camera_depth[:3, 3]
     rays = crop.normalized(depth.camera)
-    slope = rays @ rotation[2, :2].astype(np.float32) + np.float32(rotation[2, 2])
+    x, y = rays[..., 0], rays[..., 1]
     with np.errstate(invalid="ignore"):
-        along_m = z_m * slope + np.float32(offset[2])
+        along_m = z_m * (x * r_z[0] + y * r_z[1] + r_z[2]) + np.float32(offset[2])
         near = (z_m > 0) & (along_m > 0.05) & (along_m < farthest_m)
-    points = np.ones((np.count_nonzero(near), 3))
-    points[:, :2] = rays[near]
-    points = points * z_m[near][:, None] @ rotation.T + offset
-    pixels, along_m = camera.project_camera(points)
-    return pixels, along_m, near
+    x, y, z_m, along_m = x[near], y[near], z_m[near], along_m[near]
+    across = [z_m * (x * r[0] + y * r[1] + r[2]) + np.float32(t) for r, t in zip((r_x, r_y), offset)]
+    return np.stack(across, axis=-1) / along_m[:, None], along_m, near
 
 
 def _footprint(

@@ -8,12 +8,15 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.face_cover import FACE_CONFIDENCE, Cover, outline_of
+from disguisor_ros.core.face_cover import Cover, outline_of
 from disguisor_ros.core.sightings import FACE_SCORE, MIN_SCORE, Sighting
 from disguisor_ros.core.types import Head, Region
 
 #: A cover is held this long after its face was last covered, seconds.
 HOLD_S = 0.5
+
+#: ... if a face was there with at least this probability,
+HOLD_CONFIDENCE = 0.2
 
 #: ... while its edge moves outwards this fast, metres per second.
 HOLD_GROWTH_M_S = 0.15
@@ -139,8 +142,8 @@ class SafetyNet:
                 current.append(ellipse)
                 added.append(cover)
         held = self._held(camera, heads, covered, current, stamp_ns)
-        current = [ellipse for ellipse in current if ellipse.confidence >= FACE_CONFIDENCE]
-        self._last = current + [ellipse for ellipse, _ in held]
+        worth = [ellipse for ellipse in current if ellipse.confidence >= HOLD_CONFIDENCE]
+        self._last = worth + [ellipse for ellipse, _ in held]
         return added + [cover for _, cover in held]
 
     def _held(self, camera, heads, covered, current, stamp_ns) -> list[tuple[_Ellipse, Cover]]:
@@ -217,7 +220,7 @@ def _ellipse(detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
             up = lift / np.linalg.norm(lift)
     known = score[:5].mean()
     confidence = float(np.clip(np.mean([score[0], score[1:3].max()]), 0, 1))
-    growth = 1.0 + 0.5 * (1 - np.clip(known, 0, 1))
+    growth = 1.0 + 0.35 * (1 - np.clip(known, 0, 1))
     return _Ellipse(center, up, scale, growth, -1, confidence, stamp_ns)
 
 

@@ -15,7 +15,7 @@ from disguisor_ros.core.types import HEAD_JOINTS, Head
 MIN_SCORE = 0.1
 
 #: Nose or eyes from this score on are evidence of a face that the camera sees.
-FACE_SCORE = 0.25
+FACE_SCORE = 0.3
 
 #: A detection shows a head when its keypoints lie this close to the head's own, metres at the
 #: head, on top of what the head's uncertainty allows.
