@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -111,6 +113,17 @@ class Graph:
         """Names of the stages whose process has ended."""
         return [name for name, process in self.processes.items() if process.poll() is not None]
 
+    def restart_dead(self) -> list[str]:
+        """Start stages anew whose process has ended; returns their names.
+
+        Called again and again this is a supervisor. Output stays closed meanwhile: a renderer
+        publishes an image only with heads of its own instant, which need every stage.
+        """
+        names = self.dead()
+        for name in names:
+            self.start(name)
+        return names
+
     def why(self, name: str) -> str:
         """Last telling line of a stage's log."""
         log = self.folder / f"{name.replace('/', '_')}.log"
@@ -119,18 +132,17 @@ class Graph:
 
     def memory_bytes(self) -> int:
         """Memory of all stages: resident, without what they share."""
-        total = 0
-        for process in self.processes.values():
-            try:
+        return sum(self.memory_by_stage().values())
+
+    def memory_by_stage(self) -> dict[str, int]:
+        """Memory of each running stage, bytes: resident, what is shared being shared out."""
+        out = {}
+        for name, process in self.processes.items():
+            with contextlib.suppress(OSError):
                 text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-            except OSError:
-                continue
-            total += sum(
-                int(line.split()[1]) * 1024
-                for line in text.splitlines()
-                if line.startswith("Pss:")
-            )
-        return total
+                pss = [line for line in text.splitlines() if line.startswith("Pss:")]
+                out[name] = sum(int(line.split()[1]) * 1024 for line in pss)
+        return out
 
     def stop(self) -> None:
         """Stop all stages, gently first."""
@@ -144,6 +156,7 @@ class Graph:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        free_shared_memory()
 
     def __enter__(self):
         for name in self.stages:
@@ -152,6 +165,18 @@ class Graph:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def free_shared_memory() -> None:
+    """Remove the shared memory that killed processes of Fast DDS have left behind.
+
+    A segment's owner holds a lock on the file beside it for as long as it lives.
+    """
+    for lock in Path("/dev/shm").glob("fastdds_*_el"):
+        with contextlib.suppress(OSError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the owner lives
+            lock.with_name(lock.name.removesuffix("_el")).unlink(missing_ok=True)
+            lock.unlink()
 
 
 def _die_with_parent() -> None:

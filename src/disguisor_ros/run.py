@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import json
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -99,6 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--markers", action="store_true", help="also record the meshes for RViz (larger, slower)"
     )
     parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures of the run here"
+    )
+    parser.add_argument(
         "--domain-id", type=int, help="ROS domain (default: ROS_DOMAIN_ID, else a free one)"
     )
     parser.add_argument("--log-dir", type=Path, help="keep the logs of the stages here")
@@ -177,6 +182,8 @@ def _replay(replay: Replay, writer: BagWriter, args) -> int:
     replay.close()
     writer.close()
     print(f"{replay.summary()} -> {args.out}", file=sys.stderr)
+    if args.json:
+        args.json.write_text(json.dumps(replay.figures(), indent=2) + "\n")
     return 1 if replay.lost else 0
 
 
@@ -208,6 +215,8 @@ class Replay:
         self._sent: dict[tuple[str, int], float] = {}
         self._now_ns = recording.start_ns
         self._connected: dict[str, bool] = {}
+        self._stage_ms: dict[str, float] = {}
+        self._seconds = 0.0
         self._changed = threading.Condition()
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("disguisor_run")
@@ -255,7 +264,7 @@ class Replay:
     def feed(self, rate: float | None) -> None:
         """Publish the bag's messages; ``rate`` None is as fast as the graph keeps up."""
         color = {self.recording.color_topic(c): c for c in self.recording.cameras}
-        started, first_ns = time.monotonic(), None
+        self._started, first_ns = time.monotonic(), None
         checked = 0.0
         with open_bag(self.recording.path) as reader, _progress() as progress:
             connections = [c for c in reader.connections if c.topic in self.recording.topics]
@@ -269,7 +278,10 @@ class Replay:
                 first_ns = bag_ns if first_ns is None else first_ns
                 if rate is not None:
                     time.sleep(
-                        max(0.0, started + (bag_ns - first_ns) / 1e9 / rate - time.monotonic())
+                        max(
+                            0.0,
+                            self._started + (bag_ns - first_ns) / 1e9 / rate - time.monotonic(),
+                        )
                     )
                 elif topic in color:
                     self._wait_for_room(color[topic])
@@ -308,10 +320,24 @@ class Replay:
         if fed > got:
             line += f", {fed - got} withheld"
         if self.latencies_ms:
-            line += (
-                f", median latency {sorted(self.latencies_ms)[len(self.latencies_ms) // 2]:.0f} ms"
-            )
+            line += f", median latency {np.median(self.latencies_ms):.0f} ms"
         return line + f", graph memory {self.peak_memory / 1e9:.1f} GB"
+
+    def figures(self) -> dict:
+        """Figures of the run, for scripts."""
+        sets = max(self.got.values())
+        return {
+            "frames_in": sum(self.fed.values()),
+            "frames_out": sum(self.got.values()),
+            "seconds": self._seconds,
+            "fps": sets / self._seconds if self._seconds else 0.0,
+            "latency_ms": float(np.median(self.latencies_ms)) if self.latencies_ms else None,
+            "latency_ms_p95": (
+                float(np.percentile(self.latencies_ms, 95)) if self.latencies_ms else None
+            ),
+            "stage_ms": self._stage_ms,
+            "memory_gb": self.peak_memory / 1e9,
+        }
 
     def _wait_for_room(self, camera: str) -> None:
         since = time.monotonic()
@@ -392,6 +418,7 @@ class Replay:
             if sent is None:
                 return
             self.got[camera] += 1
+            self._seconds = time.monotonic() - self._started
             elapsed = time.monotonic() - sent
             self.latencies_ms.append(1e3 * elapsed)
             self._changed.notify_all()
@@ -419,9 +446,9 @@ class Replay:
                 if not status.name.startswith("disguisor: "):
                     continue
                 values = {v.key: v.value for v in status.values}
-                self._connected[status.name.removeprefix("disguisor: ")] = (
-                    values.get("connected") == "True"
-                )
+                name = status.name.removeprefix("disguisor: ")
+                self._connected[name] = values.get("connected") == "True"
+                self._stage_ms[name] = float(values.get("duration_ms_median", 0.0))
             self._changed.notify_all()
 
     def _write(self, topic: str, typename: str, raw: bytes, stamp: int | None = None) -> None:

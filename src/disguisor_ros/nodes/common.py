@@ -401,7 +401,7 @@ def run_node(make: Callable[[], StageNode]) -> None:
     # Raw images are nobody's business outside this machine unless somebody says so.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     rclpy.init()
-    code = 0
+    code, node = 0, None
     try:
         node = make()
         if node.autostart:
@@ -419,6 +419,10 @@ def run_node(make: Callable[[], StageNode]) -> None:
         if rclpy.ok():  # else it was stopped in the middle of something
             traceback.print_exc()
             code = 1
+    # The middleware's shared memory outlives a process that does not give it back.
+    if node is not None:
+        node.destroy_node()
+    rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # Torch and Open3D tear down threads at exit in an order that can hang: leave at once.
