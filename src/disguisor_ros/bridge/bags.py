@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -125,7 +125,8 @@ class BagWriter:
     def discard(self) -> None:
         """Leave nothing behind."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(Exception):  # it may be here because the disk is full
+                self._writer.close()
             self._writer = None
             _remove_bag(self._partial)
 

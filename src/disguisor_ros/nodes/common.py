@@ -298,6 +298,8 @@ class StageNode(LifecycleNode):
         """The function, with what it raises counted and logged: no message may stop a node."""
 
         def call(*args):
+            if not self.active:  # deactivated while this was already on its way
+                return None
             try:
                 return function(*args)
             except ValueError as error:

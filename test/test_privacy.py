@@ -1,0 +1,446 @@
+"""The promise of docs/privacy.md: structure, ledger, time. No DDS: messages are handed over."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import rclpy
+from geometry_msgs.msg import TransformStamped
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from disguisor_msgs.msg import CameraStamps, FrameSet, Heads, Keypoints2D
+from disguisor_ros.bridge.images import fill_image
+from disguisor_ros.bridge.messages import time_message
+from disguisor_ros.core.anonymize import AnonymizedImage, blank
+from disguisor_ros.nodes import common, face_renderer
+from disguisor_ros.nodes.face_renderer import FaceRendererNode, ImageOutlet
+
+SOURCES = Path(__file__).parents[1] / "src" / "disguisor_ros"
+WIDTH, HEIGHT = 64, 48
+SECOND = 1_000_000_000
+
+
+# Structure.
+
+
+def _calls(path: Path):
+    """(enclosing class, call) of every call in a module."""
+
+    def walk(node, owner):
+        for child in ast.iter_child_nodes(node):
+            inside = child.name if isinstance(child, ast.ClassDef) else owner
+            if isinstance(child, ast.Call):
+                yield inside, child
+            yield from walk(child, inside)
+
+    yield from walk(ast.parse(path.read_text()), "")
+
+
+@pytest.mark.parametrize("path", sorted((SOURCES / "nodes").glob("*.py")), ids=lambda p: p.stem)
+def test_only_the_outlet_advertises_images(path):
+    for owner, call in _calls(path):
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        if name not in ("offer", "create_publisher", "create_lifecycle_publisher"):
+            continue
+        kinds = {n.id for a in call.args for n in ast.walk(a) if isinstance(n, ast.Name)}
+        kinds |= {n.attr for a in call.args for n in ast.walk(a) if isinstance(n, ast.Attribute)}
+        if {"Image", "CompressedImage"} & kinds:
+            assert (path.stem, owner) == ("face_renderer", "ImageOutlet"), ast.unparse(call)
+
+
+def test_only_nodes_and_the_players_of_bags_publish():
+    """What else publishes plays recordings into the graph: no node's output passes it."""
+    publishing = {
+        path.relative_to(SOURCES).as_posix()
+        for path in SOURCES.rglob("*.py")
+        for _, call in _calls(path)
+        if getattr(call.func, "attr", "") in ("create_publisher", "offer")
+        and path.parent.name != "nodes"
+    }
+    assert publishing <= {"run.py", "eval/fault_watch.py", "eval/graph.py"}
+
+
+def test_an_anonymized_image_is_made_in_one_module():
+    made = {
+        path.stem
+        for path in SOURCES.rglob("*.py")
+        for _, call in _calls(path)
+        if getattr(call.func, "id", getattr(call.func, "attr", "")) == "AnonymizedImage"
+    }
+    assert made == {"anonymize"}
+
+
+def test_nothing_but_a_renderer_makes_an_anonymized_image():
+    raw = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(TypeError):
+        AnonymizedImage(raw, [])
+    with pytest.raises(TypeError):
+        AnonymizedImage(object(), raw, [])
+    made = blank((4, 4, 3))
+    with pytest.raises(ValueError):
+        made.image[:] = 7
+    with pytest.raises(AttributeError):
+        made.image = raw
+
+
+class _Publisher:
+    def __init__(self, topic):
+        self.topic, self.sent = topic, []
+
+    def publish(self, message):
+        self.sent.append(message)
+
+    def get_subscription_count(self):
+        return 1
+
+
+class _Advertiser:
+    def offer(self, kind, topic, qos):
+        return _Publisher(topic)
+
+
+class _Lookalike(AnonymizedImage):
+    def __init__(self, image):
+        self._image, self._regions = image, ()
+
+
+@pytest.mark.parametrize(
+    "raw", [np.zeros((4, 4, 3), np.uint8), Image(), None, SimpleNamespace(image=0, regions=())]
+)
+def test_the_outlet_takes_nothing_else(raw):
+    outlet = ImageOutlet(_Advertiser(), "cam", "")
+    with pytest.raises(TypeError):
+        outlet.publish(Header(), "rgb8", raw)
+    with pytest.raises(TypeError):
+        outlet.publish(Header(), "rgb8", _Lookalike(np.zeros((4, 4, 3), np.uint8)))
+    assert outlet.images.sent == []
+
+
+# A renderer on the bench: its messages are handed to it, its clock is set by hand.
+
+
+class Bench(FaceRendererNode):
+    def __init__(self):
+        self.heard_by, self.offered = {}, {}
+        super().__init__()
+
+    def listen(self, kind, topic, callback, qos, raw=False):
+        self.heard_by[topic] = self.guarded(callback, topic)
+
+    def offer(self, kind, topic, qos):
+        return self.offered.setdefault(topic, _Publisher(topic))
+
+    def tell(self, topic, message):
+        if topic in self.heard_by:
+            self.heard_by[topic](message)
+            self.guarded(self.work)()
+
+    def color(self, stamp, **changes):
+        message = Image(header=_header(stamp))
+        fill_image(message, np.full((HEIGHT, WIDTH, 3), stamp % 251, np.uint8), "rgb8")
+        for name, value in changes.items():
+            setattr(message, name, value)
+        self.tell("/cam/color/image_raw", message)
+
+    def keypoints(self, stamp):
+        self.tell("/cam/keypoints2d", Keypoints2D(header=_header(stamp), skeleton="coco17"))
+
+    def head_message(self, stamp, camera="cam"):
+        frames = FrameSet(header=_header(stamp))
+        frames.cameras = [CameraStamps(camera=camera, color=time_message(stamp))]
+        self.tell("/disguisor/heads", Heads(header=_header(stamp), frame_set=frames))
+
+    @property
+    def out(self):
+        images = self.offered["/cam/anonymized/image_raw"].sent
+        return [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in images]
+
+    def check(self):
+        assert self.frames["in"] == (
+            self.frames["out"] + sum(self.withheld.values()) + len(self.waiting)
+        )
+        assert len(self.waiting) <= self.rendezvous.capacity
+
+
+def _header(stamp):
+    return Header(stamp=time_message(stamp), frame_id="cam_color_optical_frame")
+
+
+class _Clock:
+    def __init__(self):
+        self.ns = 10**12
+
+    def monotonic_ns(self):
+        return self.ns
+
+    def monotonic(self):
+        return self.ns / 1e9
+
+
+@pytest.fixture(scope="module")
+def ros():
+    rclpy.init(args=["--ros-args", "-p", "camera:=cam", "-p", "mode:=solid"])
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = _Clock()
+    for module in (common, face_renderer):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture(scope="module")
+def bench_in_module(ros):
+    node = Bench()
+    assert node.trigger_configure().name == "SUCCESS"
+    yield node
+    node.destroy_node()
+
+
+def _anew(node):
+    """The same node, as if it had just been activated."""
+    if node.active:
+        node.trigger_deactivate()
+    node.waiting.clear()
+    node.frames.clear()
+    node.withheld.clear()
+    node.offered, node.on_failure, node._newest_ns, node._heads_at = {}, "drop", {}, 0.0
+    assert node.trigger_activate().name == "SUCCESS"
+    info = CameraInfo(header=_header(0), width=WIDTH, height=HEIGHT)
+    info.k = np.array([60.0, 0, 32, 0, 60, 24, 0, 0, 1])
+    node.heard_by["/cam/color/camera_info"](serialize_message(info))
+    transforms = TFMessage()
+    stamped = TransformStamped(child_frame_id="cam_color_optical_frame")
+    stamped.header.frame_id = "world"
+    transforms.transforms = [stamped]
+    node.heard_by["/tf_static"](transforms)
+    return node
+
+
+@pytest.fixture
+def bench(bench_in_module, clock):
+    return _anew(bench_in_module)
+
+
+def test_a_frame_with_its_own_heads_goes_out_under_its_own_header(bench):
+    bench.color(SECOND)
+    bench.keypoints(SECOND)
+    assert bench.out == []
+    bench.head_message(SECOND)
+    assert bench.out == [SECOND]
+    message = bench.offered["/cam/anonymized/image_raw"].sent[0]
+    assert message.header.frame_id == "cam_color_optical_frame"
+    assert (message.width, message.height) == (WIDTH, HEIGHT)
+    assert bench.offered["/cam/anonymized/regions"].sent[0].header == message.header
+    bench.check()
+
+
+@pytest.mark.parametrize("other", [SECOND + 1, SECOND - 1, 0, 2 * SECOND])
+def test_heads_of_another_instant_do_not_open_the_outlet(bench, clock, other):
+    bench.color(SECOND)
+    bench.keypoints(SECOND)
+    bench.keypoints(other)
+    bench.head_message(other)
+    bench.head_message(SECOND, camera="cam2")
+    clock.ns += 10 * SECOND
+    bench.guarded(bench.work)()
+    assert bench.out == []
+    assert bench.withheld == {"no heads in time": 1}
+    bench.check()
+
+
+def test_without_keypoints_of_its_own_it_is_withheld(bench, clock):
+    bench.color(SECOND)
+    bench.head_message(SECOND)
+    clock.ns += int(1.5 * SECOND)
+    bench.guarded(bench.work)()
+    assert bench.out == [] and bench.withheld == {"no keypoints": 1}
+
+
+def test_a_renderer_that_slept_lets_no_old_frame_go(bench, clock):
+    bench.color(SECOND)
+    bench.keypoints(SECOND)
+    clock.ns += 10 * SECOND
+    bench.head_message(SECOND)
+    assert bench.out == [] and bench.withheld == {"no heads in time": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoding": "bayer_rggb8"}, {"width": 2 * WIDTH}, {"height": 0}, {"step": 1},
+        {"data": b""}, {"height": HEIGHT - 1}, {"encoding": "rgba8"}, {"encoding": "mono8"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("on_failure", ["drop", "blank"])
+def test_a_malformed_image_never_leaves(bench, changes, on_failure):
+    bench.on_failure = on_failure
+    bench.color(SECOND, **changes)
+    bench.keypoints(SECOND)
+    bench.head_message(SECOND)
+    for message in bench.offered["/cam/anonymized/image_raw"].sent:
+        assert changes == {"encoding": "mono8"} or set(message.data) == {128}
+    if changes != {"encoding": "mono8"}:
+        assert bench.frames["out"] == 0 and bench.withheld["malformed"] == 1
+    bench.check()
+
+
+def test_without_calibration_it_is_withheld(bench):
+    bench.rig._infos.clear()
+    bench.rig._cameras.clear()
+    bench._infos.clear()
+    bench.color(SECOND)
+    bench.keypoints(SECOND)
+    bench.head_message(SECOND)
+    assert bench.out == [] and bench.withheld == {"no calibration": 1}
+
+
+def test_a_blank_frame_has_the_header_and_none_of_the_pixels(bench, clock):
+    bench.on_failure = "blank"
+    bench.color(7 * SECOND)
+    clock.ns += 10 * SECOND
+    bench.guarded(bench.work)()
+    (message,) = bench.offered["/cam/anonymized/image_raw"].sent
+    assert message.header.stamp.sec == 7 and set(message.data) == {128}
+    assert bench.frames["blank"] == 1 and sum(bench.withheld.values()) == 1
+    bench.check()
+
+
+def test_a_bug_in_the_renderer_withholds(bench, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("the picture says: " + "secret")
+
+    monkeypatch.setattr(bench, "renderer", SimpleNamespace(__call__=broken))
+    bench.color(SECOND)
+    bench.keypoints(SECOND)
+    bench.head_message(SECOND)
+    assert bench.out == [] and bench.withheld == {"internal error": 1}
+    assert "secret" not in bench._last_error
+    bench.check()
+
+
+def test_deactivate_stops_output_at_once(bench):
+    bench.color(SECOND)
+    bench.keypoints(SECOND)
+    before = bench.offered["/cam/anonymized/image_raw"].sent
+    assert bench.trigger_deactivate().name == "SUCCESS"
+    bench.head_message(SECOND)
+    bench.color(2 * SECOND)
+    bench.guarded(bench.work)()
+    assert before == []
+    bench.check()
+
+
+def test_what_waited_before_a_restart_does_not_leave_after_it(bench):
+    bench.color(SECOND)
+    bench.keypoints(SECOND)
+    bench.trigger_deactivate()
+    bench.trigger_activate()
+    bench.head_message(SECOND)
+    assert bench.out == [] and bench.withheld == {"clock jump or restart": 1}
+    bench.check()
+
+
+@pytest.mark.parametrize("jump", [-100 * SECOND, -2 * SECOND, 5 * SECOND, 10**6 * SECOND])
+def test_after_a_clock_jump_frames_leave_again(bench, jump):
+    start = 1000 * SECOND
+    bench.color(start)
+    bench.keypoints(start)
+    for k in range(3):
+        stamp = start + jump + k * SECOND // 5
+        bench.color(stamp)
+        bench.keypoints(stamp)
+        bench.head_message(stamp)
+        assert bench.out[-1] == stamp
+        bench.check()
+
+
+def test_compressed_output_is_of_the_same_anonymized_image(bench):
+    outlet = ImageOutlet(_Advertiser(), "cam", "png")
+    outlet.publish(_header(5), "bgr8", blank((8, 8, 3)))
+    (message,) = outlet.compressed.sent
+    assert isinstance(message, CompressedImage) and message.header == _header(5)
+    with pytest.raises(TypeError):
+        outlet.publish(_header(5), "bgr8", np.zeros((8, 8, 3), np.uint8))
+    assert len(outlet.compressed.sent) == 1
+
+
+# Whatever comes, in whatever order: the ledger adds up, and only frames with heads leave.
+
+_STAMPS = st.integers(0, 12).map(lambda k: k * SECOND // 5)
+_FAR = st.sampled_from([0, 50 * SECOND, 10**5 * SECOND])
+_EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["color", "color", "keypoints", "head_message"]), _STAMPS, _FAR),
+        st.tuples(st.just("broken"), _STAMPS, _FAR),
+        st.tuples(st.just("wait"), st.integers(0, 3 * SECOND), st.just(0)),
+        st.tuples(st.just("restart"), st.just(0), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(events=_EVENTS, on_failure=st.sampled_from(["drop", "blank"]))
+def test_the_ledger_adds_up_whatever_comes(bench_in_module, clock, events, on_failure):
+    bench = _anew(bench_in_module)
+    bench.on_failure = on_failure
+    came, told = 0, defaultdict(set)
+    for what, value, far in events:
+        stamp = value + far
+        if what == "wait":
+            clock.ns += value
+            bench.guarded(bench.work)()
+        elif what == "restart":
+            bench.trigger_deactivate()
+            bench.trigger_activate()
+        elif what == "broken":
+            bench.color(stamp, step=1)
+            came += 1
+        else:
+            getattr(bench, what)(stamp)
+            came += what == "color"
+            told[what].add(stamp)
+        assert bench.frames["in"] == came
+        bench.check()
+    images = bench.offered["/cam/anonymized/image_raw"].sent
+    assert len(images) == bench.frames["out"] + bench.frames["blank"]
+    for message in images:
+        stamp = message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+        processed = stamp in told["color"] & told["keypoints"] & told["head_message"]
+        assert processed or set(message.data) == {128}
+
+
+def test_thousand_frames_leave_no_memory_behind(bench, clock):
+    for k in range(1000):
+        bench.color(k * SECOND // 30)
+        clock.ns += SECOND // 30
+    assert len(bench.waiting) <= bench.rendezvous.capacity
+    bench.check()
+
+
+def test_health_says_when_nothing_can_leave(bench, clock):
+    level, line = bench.health(0)
+    bench.color(SECOND)
+    bench.keypoints(SECOND)
+    bench.head_message(SECOND)
+    good, line = bench.health(1)
+    assert (level, good) == (b"\x01", b"\x00")
+    assert line.startswith("1 in, 1 out, 0 withheld, 0 waiting")
