@@ -211,7 +211,9 @@ def coordinates(width, height):
 
 def test_one_look_when_nobody_is_missing():
     model = Sees([person()])
-    found = PoseDetector(model)(coordinates(1280, 720), regions_of(person()[None, :, :2], 1280, 720))
+    found = PoseDetector(model)(
+        coordinates(1280, 720), regions_of(person()[None, :, :2], 1280, 720)
+    )
     assert len(found) == 1 and len(model.looks) == 1
     np.testing.assert_allclose(found[0], person())
 

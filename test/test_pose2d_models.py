@@ -1,4 +1,5 @@
 """TF.js graph models become ONNX models that compute the same; what is fetched is verified."""
+# ruff: noqa: E402 (skips come first)
 
 import argparse
 import base64

@@ -55,7 +55,7 @@ REFERENCE_SCORE = 0.5933
 
 
 def model_folder() -> Path:
-    """Where the models are kept: ``$DISGUISOR_MODELS``, or ``.cache/models`` of the source tree."""
+    """Where models are kept: ``$DISGUISOR_MODELS``, or ``.cache/models`` of the source tree."""
     chosen = os.environ.get("DISGUISOR_MODELS")
     root = Path(__file__).resolve().parents[2]
     if chosen:
@@ -88,7 +88,11 @@ def main(args: argparse.Namespace) -> int:
 
     steps = (
         (default_model(), _make_movenet, lambda path: verify_movenet(load_model("movenet", path))),
-        (default_face_model(), _make_centerface, lambda path: _verify_faces(FaceDetector.load(path))),
+        (
+            default_face_model(),
+            _make_centerface,
+            lambda path: _verify_faces(FaceDetector.load(path)),
+        ),
     )
     for path, make, verify in steps:
         if path.exists() and not args.force:
@@ -194,8 +198,9 @@ def _install_requirements() -> None:
     if all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
         return
     print("installing onnxruntime and onnx", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "install", "-q", "-r", "requirements-pose2d.txt"]
-    if subprocess.run(command, cwd=share("requirements-pose2d.txt").parent, check=False).returncode:
+    wanted = str(share("requirements-pose2d.txt"))
+    command = [sys.executable, "-m", "pip", "install", "-q", "-r", wanted]
+    if subprocess.run(command, check=False).returncode:
         raise UserError("pip could not install requirements-pose2d.txt")
     importlib.invalidate_caches()
 

@@ -183,9 +183,7 @@ class _Converter:
 
     def add(self, node: dict) -> None:
         op, name = node["op"], node["name"]
-        inputs = [
-            i.removesuffix(":0") for i in node.get("input", []) if not i.startswith("^")
-        ]
+        inputs = [i.removesuffix(":0") for i in node.get("input", []) if not i.startswith("^")]
         for i in inputs:
             if i in self.weights and i not in self.initializers:
                 self.initializers[i] = numpy_helper.from_array(self.weights[i].copy(), i)

@@ -56,7 +56,8 @@ class InstantQueue:
         if not stamps:
             return None
         begun = [
-            entry for entry in stamps
+            entry
+            for entry in stamps
             if self._begun_ns is not None and self._same(entry[0], self._begun_ns)
         ]
         stamp, camera = min(begun or stamps)

@@ -23,11 +23,14 @@ SIZES = ((1280, 720), (2048, 1536))
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "--model", action="append", default=[], metavar="TYPE:FILE",
+        "--model",
+        action="append",
+        default=[],
+        metavar="TYPE:FILE",
         help=f"also measure this network; TYPE is one of {', '.join(MODEL_TYPES)}",
     )
     parser.add_argument(
-        "--image", type=Path, metavar="FILE", help="image to measure on (default: four portraits)"
+        "--image", type=Path, metavar="FILE", help="image to measure on (default: portraits)"
     )
     parser.add_argument("--repeat", type=int, default=9, help="runs of which the median is taken")
     parser.add_argument("--threads", type=int, default=1, help="threads of each network")
@@ -40,7 +43,9 @@ def main(args: argparse.Namespace) -> int:
     stages = _stages(args)
     source = _source(args.image)
     table = Table("stage", *(f"{w}x{h} ms" for w, h in SIZES), "people")
-    for name, stage in track(stages.items(), console=Console(stderr=True), description="measuring"):
+    for name, stage in track(
+        stages.items(), console=Console(stderr=True), description="measuring"
+    ):
         times, found = [], 0
         for size in SIZES:
             milliseconds, found = measure(stage, _fit(source, size), args.repeat)

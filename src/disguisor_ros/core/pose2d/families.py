@@ -3,6 +3,7 @@
 Every family is a class with the same call, ``poses, scores = model(image, side)``. Adding one
 means writing ``check``, ``tensor`` and ``decode``.
 """
+# ruff: noqa: D102 (what the methods of a family do is said in PoseModel)
 
 from __future__ import annotations
 
@@ -248,7 +249,8 @@ class YoloPose(PoseModel):
 
     layout = (
         "input (N, 3, H, W) float RGB 0-1, output (N, 56, anchors): box cx cy w h, score,"
-        " 17 x (x, y, score), or (N, people, 57): box x1 y1 x2 y2, score, class, 17 x (x, y, score)"
+        " 17 x (x, y, score), or (N, people, 57): box x1 y1 x2 y2, score, class,"
+        " 17 x (x, y, score)"
     )
 
     def check(self, session):
