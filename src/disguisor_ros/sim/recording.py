@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,14 +227,18 @@ def record(settings: Settings, out: Path, progress=None) -> None:
         numbered = enumerate(studio.cameras)
         recorders = list(pool.map(lambda item: CameraRecorder(item[1], studio, item[0]), numbered))
     folder.mkdir(parents=True)
-    with BagWriter(out) as bag:
-        messages = _Messages(bag)
-        messages.calibration(settings, studio)
-        frames = []
-        for index in range(settings.frames):
-            tell("recording", 2 + settings.cameras + index, total)
-            frames.append(_record_instant(index, settings, studio, recorders, messages, folder))
-        write_truth(folder, _truth(settings, studio, frames))
+    try:
+        with BagWriter(out) as bag:
+            messages = _Messages(bag)
+            messages.calibration(settings, studio)
+            frames = []
+            for index in range(settings.frames):
+                tell("recording", 2 + settings.cameras + index, total)
+                frames.append(_record_instant(index, settings, studio, recorders, messages, folder))
+            write_truth(folder, _truth(settings, studio, frames))
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
     tell("done", total, total)
 
 

@@ -128,7 +128,7 @@ def _plans(scenario, seconds, rng) -> list[list[Stay]]:
     head = (-0.85, 0.0, 1.0)
     surgeon = [Stay(forever, (0.12, 0.60), field, "work")]
     assistant = [Stay(forever, (0.20, -0.60), field, "work")]
-    scrub_nurse = [Stay(forever, (0.92, -0.62), (0.95, 0.05, 1.16), "reach")]
+    scrub_nurse = _handing_over((0.84, -0.62), (0.95, 0.05, 1.18), (0.45, -0.22, 1.20), seconds, rng)
     second = [Stay(forever, (-0.42, -0.62), field, "work")]
     anaesthetist = _errands(
         [((-1.42, 0.12), head, "reach"), ((-1.45, -0.95), (-2.0, -0.8, 1.5), "reach"),
@@ -149,6 +149,16 @@ def _plans(scenario, seconds, rng) -> list[list[Stay]]:
     if scenario.staff == 5:
         return [surgeon, assistant, scrub_nurse, anaesthetist, circulating]
     return [surgeon, assistant, scrub_nurse, second, anaesthetist, circulating, visitor]
+
+
+def _handing_over(place, table, hand, seconds, rng) -> list[Stay]:
+    """Stay at a place and turn between the instruments and the surgeon's hand."""
+    plan, time = [], 0.0
+    while time < seconds + 10:
+        for focus, least, most in ((table, 3.0, 6.0), (hand, 1.4, 2.2)):
+            time += rng.uniform(least, most)
+            plan.append(Stay(time, place, focus, "work" if focus is hand else "reach"))
+    return plan
 
 
 def _errands(stations, seconds, rng, stay_s, shuffle=True) -> list[Stay]:
