@@ -11,7 +11,6 @@ import pytest
 from disguisor_ros.core.body_models import AnnyModel
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.depth_evidence import gather
-from disguisor_ros.core.distance_field import DistanceField
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
 from disguisor_ros.core.registration import MAX_SHIFT_M, HeadRegistrar, head_scale
@@ -199,8 +198,8 @@ def test_head_out_of_every_view_gives_no_evidence(scene):
     assert gather(np.array([0, 0, 50.0]), 0.2, scene.depth, np.zeros((0, 3))) is None
 
 
-def test_distance_field_is_signed_and_points_outwards(template):
-    field = DistanceField(template)
+def test_distance_field_is_signed_and_points_outwards(registrar, template):
+    field = registrar.field
     crown = template.vertices[template.vertices[:, 2].argmax()]
     for height in (-0.03, -0.01, 0.02, 0.05):
         distance, gradient, _, weight, scalp = field(crown + np.float32([0, 0, height]))

@@ -11,7 +11,7 @@ from disguisor_ros.core.head_template import HeadTemplate
 STEP_M = 0.005
 
 #: How far around the head the field reaches, metres.
-REACH_M = 0.13
+REACH_M = 0.10
 
 #: Surface below this height in the head frame is neck: it says nothing about the head, metres.
 NECK_TOP_M = -0.12
@@ -59,7 +59,11 @@ class DistanceField:
         closest = scene.compute_closest_points(o3d.core.Tensor(grid))
         nearest = template.faces[closest["primitive_ids"].numpy().astype(np.int64), 0]
         distance = np.linalg.norm(grid - closest["points"].numpy(), axis=-1)
-        distance = np.where(_inside(scene, grid), -distance, distance)
+        # Only what lies in the box around the head can be inside.
+        first, last = (np.rint((v - low) / STEP_M).astype(int)
+                       for v in (vertices.min(axis=0), vertices.max(axis=0)))  # fmt: skip
+        box = tuple(slice(a, b + 1) for a, b in zip(first, last))
+        distance[box] *= np.where(_inside(scene, np.ascontiguousarray(grid[box])), -1, 1)
         gradient = np.stack(np.gradient(distance, STEP_M), axis=-1)
         offset, sigma, scalp = _expectations(template)
         # Points off the grid are clipped to its rim, where nothing is known.
