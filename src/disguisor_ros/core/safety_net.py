@@ -8,15 +8,12 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.face_cover import Cover, outline_of
+from disguisor_ros.core.face_cover import FACE_CONFIDENCE, Cover, outline_of
 from disguisor_ros.core.sightings import FACE_SCORE, MIN_SCORE, Sighting
 from disguisor_ros.core.types import Head, Region
 
 #: A cover is held this long after its face was last covered, seconds.
 HOLD_S = 0.5
-
-#: ... if a face was there with at least this probability,
-HOLD_CONFIDENCE = 0.2
 
 #: ... while its edge moves outwards this fast, metres per second.
 HOLD_GROWTH_M_S = 0.15
@@ -142,7 +139,7 @@ class SafetyNet:
                 current.append(ellipse)
                 added.append(cover)
         held = self._held(camera, heads, covered, current, stamp_ns)
-        worth = [ellipse for ellipse in current if ellipse.confidence >= HOLD_CONFIDENCE]
+        worth = [ellipse for ellipse in current if ellipse.confidence >= FACE_CONFIDENCE]
         self._last = worth + [ellipse for ellipse, _ in held]
         return added + [cover for _, cover in held]
 
@@ -172,11 +169,17 @@ def _uncovered_face(detection, covered, sightings, stamp_ns) -> _Ellipse | None:
         return None
     if evident.any():
         under = _nearly_covered(covered, face[evident, :2], _KEYPOINT_M * ellipse.scale)
-        return None if face[evident, 2] @ (under - 0.5) > 0 else ellipse
-    if _nearly_covered(covered, ellipse.center[None], 0.0).all():
+        if face[evident, 2] @ (under - 0.5) > 0:
+            return None
+    elif _nearly_covered(covered, ellipse.center[None], 0.0).all():
         return None
+    # Nose or eye alone may be imagined on a head that is turned away; shoulders tell roughly
+    # where the head is.
+    if ellipse.confidence >= FACE_SCORE:
+        return ellipse
+    radii = 1.0 if (detection[:5, 2] >= MIN_SCORE).any() else 2.5
     turned_away = any(
-        np.linalg.norm(ellipse.center - s.pixel) < s.radius_px for s in sightings
+        np.linalg.norm(ellipse.center - s.pixel) < radii * s.radius_px for s in sightings
     )
     return None if turned_away else ellipse
 
