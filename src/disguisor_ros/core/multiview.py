@@ -33,7 +33,7 @@ from disguisor_ros.core.triangulation import (
 from disguisor_ros.core.types import HEAD_JOINTS, DepthView
 
 #: Mean residual of a detection, in standard deviations, from which it is another person's.
-_STRANGER = 3.0
+_STRANGER = 2.0
 
 #: Joints are sought from a prediction that is sharper than this, else from the rays, metres.
 _SHARP_M = 0.12
@@ -147,18 +147,26 @@ class Scene:
         return groups
 
     def _disowned(self, groups: list[Group]) -> list[int]:
-        """Take detections that do not fit out of their groups."""
-        loose = []
-        self._solve(groups)
-        for group in groups:
-            misfit = _misfit(group.result.residual)
-            worst = [v for v in group.detections if misfit[v] > _STRANGER]
-            if len(group.detections) == 2 and group.track is None and worst:
-                worst = list(group.detections)
-            for view in worst:
-                loose.append(group.detections.pop(view))
-                group.result = None
+        """Take detections that do not fit out of their groups, the worst first."""
+        loose, doubtful = [], groups
+        while doubtful:
+            self._solve(doubtful)
+            doubtful = [group for group in doubtful if self._worst_leaves(group, loose)]
         return loose
+
+    def _worst_leaves(self, group: Group, loose: list[int]) -> bool:
+        """Move the worst detection of a group to ``loose``; whether the rest is to be looked at."""
+        misfit = _misfit(group.result.residual)
+        worst = max(group.detections, key=lambda view: misfit[view])
+        if misfit[worst] <= _STRANGER:
+            return False
+        group.result = None
+        if len(group.detections) == 2 and group.track is None:
+            loose.extend(group.detections.values())  # nobody knows which of the two is right
+            group.detections = {}
+        else:
+            loose.append(group.detections.pop(worst))
+        return bool(group.detections)
 
     def _absorbed(self, groups: list[Group], loose: list[int]) -> list[int]:
         """Give loose detections to the people that they coincide with; those that are left."""
