@@ -9,7 +9,7 @@ import numpy as np
 from disguisor_ros.core.face_cover import Cover
 
 #: Skin is redder than any cloth in use; a mask lowers the share of red over blue by this much.
-_LESS_RED = 0.05
+_LESS_RED = 0.06
 
 #: Images that must agree before what is drawn changes.
 _VOTES = 5
@@ -62,7 +62,9 @@ class MaskWatch:
             upper, lower = pixels[cover.upper], pixels[cover.lower]
             if min(len(upper), len(lower)) < _PIXELS:
                 continue
-            bare = _redness(upper, rgb) - _redness(lower, rgb) < _LESS_RED
+            # A cap may hide part of the forehead: skin is the redder part of what is above.
+            skin, below = np.quantile(_redness(upper, rgb), 0.75), np.median(_redness(lower, rgb))
+            bare = skin - below < _LESS_RED
             votes = self._votes.pop(track_id, 0) + (1 if bare else -1)
             self._votes[track_id] = int(np.clip(votes, -_VOTES, _VOTES))
             if votes >= _VOTES:
@@ -73,7 +75,7 @@ class MaskWatch:
             self._bare.discard(self._votes.popitem(last=False)[0])
 
 
-def _redness(pixels: np.ndarray, rgb: tuple[int, ...]) -> float:
-    """Share by which red exceeds blue, over the median colour of pixels (N, channels)."""
-    red, green, blue = np.median(pixels, axis=0)[list(rgb)]
-    return float(red - blue) / max(float(red + green + blue), 1.0)
+def _redness(pixels: np.ndarray, rgb: tuple[int, ...]) -> np.ndarray:
+    """Share by which red exceeds blue in pixels (N, channels), shape (N,)."""
+    colors = pixels[:, list(rgb)].astype(np.float32)
+    return (colors[:, 0] - colors[:, 2]) / np.maximum(colors.sum(axis=1), 1)
