@@ -155,7 +155,7 @@ class Scene:
         return loose
 
     def _worst_leaves(self, group: Group, loose: list[int]) -> bool:
-        """Move the worst detection of a group to ``loose``; whether the rest is to be looked at."""
+        """Move the worst misfit of a group to ``loose``; whether the rest needs another look."""
         misfit = _misfit(group.result.residual)
         worst = max(group.detections, key=lambda view: misfit[view])
         if misfit[worst] <= _STRANGER:
