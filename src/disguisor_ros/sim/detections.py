@@ -23,14 +23,14 @@ VISIBLE_SCORE = np.array(
      0.67, 0.68, 0.69, 0.69, 0.73, 0.73]
 )  # fmt: skip
 VISIBLE_NARROW = 28.0
-HIDDEN_SCORE = np.array([0.04] * 3 + [0.08] * 2 + [0.50] * 2 + [0.38] * 2 + [0.24] * 2
-                        + [0.48] * 2 + [0.45] * 2 + [0.36] * 2)  # fmt: skip
+HIDDEN_SCORE = np.array([0.04] * 3 + [0.08] * 2 + [0.50] * 2 + [0.38] * 2 + [0.32] * 2
+                        + [0.48] * 2 + [0.53] * 2 + [0.46] * 2)  # fmt: skip
 HIDDEN_NARROW = np.array([1.5] * 5 + [9] * 2 + [4] * 2 + [1.6] * 2 + [9] * 2 + [5] * 2 + [2.5] * 2)
 
 #: Median localisation error by score, as a share of the person's size in the image (diagonal of
 #: the box around the joints), and the spread of its logarithm (errors have long tails).
 ERROR_AT_SCORE = (0.1, 0.3, 0.5, 0.65, 0.75, 0.85)
-ERROR = (0.092, 0.073, 0.030, 0.023, 0.014, 0.009)
+ERROR = (0.092, 0.073, 0.030, 0.0265, 0.017, 0.0107)
 ERROR_TAIL = (0.75, 0.85, 0.6, 0.5, 0.55, 0.45)
 
 #: Chance that a person is found: logistic in the share of visible joints.
