@@ -7,7 +7,7 @@ one-sided term that keeps the head out of space that the cameras have seen throu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,12 +26,15 @@ MAX_ROTATION_DEG = 35.0
 MIN_FITNESS = 0.6
 MIN_AREA_M2 = 0.0025
 
+#: Least standard deviation of a head where the depth shows something else, metres.
+CONTRADICTED_SIGMA_M = 0.06
+
 #: Widths of the robust kernel at the steps from all starts and at those from the best, metres.
 COARSE_KERNEL_M = (0.05, 0.05, 0.04, 0.03, 0.022, 0.016)
 FINE_KERNEL_M = (0.015, 0.012, 0.012, 0.012)
 
 #: Points that the choice of starts, the steps from all starts and those from the best look at.
-START_POINTS = 100
+START_POINTS = 70
 COARSE_POINTS = 200
 FINE_POINTS = 500
 
@@ -94,8 +97,8 @@ class HeadRegistrar:
     """Registers each body's head to the depth near it.
 
     A registration is used when the depth agrees with it (fitness, area) and when it stays near
-    the body's head (shift, rotation). Otherwise the body's own head is used. Both pass the
-    temporal filter of the track.
+    the body's head (shift, rotation). Otherwise the body's own head is used, with less trust where
+    the depth shows something else. Both pass the temporal filter of the track.
 
     Parameters
     ----------
@@ -143,6 +146,9 @@ class HeadRegistrar:
             expected = track.predicted(stamp_ns) if track is not None else None
             found = self.register(head, evidence, expected) if evidence is not None else None
             if found is not None and not plausible(head, found):
+                if found.area_m2 >= MIN_AREA_M2:
+                    doubt = max(head.sigma_m, CONTRADICTED_SIGMA_M)
+                    head = replace(head, sigma_m=doubt)
                 found = None
             heads.append(self._filtered(head, found, stamp_ns))
         return heads
