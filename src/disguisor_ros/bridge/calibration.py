@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from disguisor_ros.core.cameras import Camera, invert_rigid
+
+#: Cameras that hang on a wall do not change: a calibration that does is not believed before it has
+#: stayed the same for this long, seconds.
+SETTLE_S = 3.0
 
 #: Further than this from the world's origin is a wrong unit, metres (millimetres read as metres).
 MAX_DISTANCE_M = 100.0
@@ -26,6 +32,7 @@ class CameraRig:
         self.world_frame = world_frame
         self._parents: dict[str, tuple[str, np.ndarray]] = {}
         self._infos = {}
+        self._changed_s: dict[str | tuple[str, str], float] = {}
         self._cameras: dict[tuple[str, str], Camera] = {}
 
     def add_transforms(self, message) -> None:
@@ -49,6 +56,8 @@ class CameraRig:
             if old is None or old[0] != parent or not np.array_equal(old[1], tf_parent_child):
                 self._parents[child] = (parent, tf_parent_child)
                 self._cameras.clear()
+                if old is not None:
+                    self._changed_s[child] = time.monotonic()
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -58,6 +67,8 @@ class CameraRig:
         if old is None or not _same_info(old, info):
             self._infos[key] = info
             self._cameras.pop(key, None)
+            if old is not None:
+                self._changed_s[key] = time.monotonic()
 
     def camera(self, key: tuple[str, str]) -> Camera:
         """The camera of a key.
@@ -82,6 +93,7 @@ class CameraRig:
             raise ValueError(
                 f"{name}/camera_info: nothing received, the camera has no calibration"
             )
+        self._check_settled(key, f"{name}/camera_info")
         tf_world_camera = self._lookup(info.header.frame_id.lstrip("/"), name)
         distance_m = np.linalg.norm(tf_world_camera[:3, 3])
         if distance_m > MAX_DISTANCE_M:
@@ -102,6 +114,13 @@ class CameraRig:
         except ValueError as error:
             raise ValueError(f"{name}/camera_info: {error}") from error
 
+    def _check_settled(self, what, name: str) -> None:
+        if time.monotonic() - self._changed_s.get(what, -np.inf) < SETTLE_S:
+            raise ValueError(
+                f"{name} has just changed; it is used when it has stayed the same for"
+                f" {SETTLE_S:.0f} s"
+            )
+
     def _lookup(self, frame: str, name: str) -> np.ndarray:
         tf_ancestor_camera = np.eye(4)
         current, seen = frame, set()
@@ -111,6 +130,7 @@ class CameraRig:
                     f"/tf_static: no transform from {self.world_frame!r} to {frame!r} ({name})"
                 )
             seen.add(current)
+            self._check_settled(current, f"/tf_static: {current}")
             current, tf_parent_child = self._parents[current]
             tf_ancestor_camera = tf_parent_child @ tf_ancestor_camera
         return tf_ancestor_camera

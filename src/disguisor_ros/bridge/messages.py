@@ -115,11 +115,14 @@ def read_persons(message: msg.Persons3D) -> list[Person3D]:
         joints = np.array(p.joints, dtype=np.float64).reshape(17, 3)
         if np.isinf(joints).any() or np.nanmax(np.abs(joints), initial=0) > _MAX_METRE:
             raise ValueError(f"person {p.track_id}: joints are out of range")
+        covariance = np.array(p.covariance, dtype=np.float64).reshape(17, 3, 3)
+        if np.isinf(covariance).any():
+            raise ValueError(f"person {p.track_id}: covariance is out of range")
         out.append(
             Person3D(
                 track_id=p.track_id,
                 joints=joints,
-                covariance=np.array(p.covariance, dtype=np.float64).reshape(17, 3, 3),
+                covariance=covariance,
                 confidence=np.clip(np.nan_to_num(np.array(p.confidence, dtype=np.float64)), 0, 1),
                 detections=dict(zip(p.cameras, p.detections, strict=True)),
                 status=_STATUS[p.status],
@@ -223,6 +226,7 @@ def read_bodies(message: msg.Bodies) -> list[Body]:
     for b in message.bodies:
         joints = np.array(b.joints, dtype=np.float64).reshape(17, 3)
         vertices = np.array(b.vertices, dtype=np.float32)
+        _check_finite(vertices, f"body {b.track_id}: vertices", _MAX_METRE)
         if np.isinf(joints).any() or len(vertices) % 3:
             raise ValueError(f"body {b.track_id} is malformed")
         out.append(Body(b.track_id, vertices.reshape(-1, 3), joints, read_head(b.head)))

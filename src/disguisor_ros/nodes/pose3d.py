@@ -9,6 +9,9 @@ from disguisor_ros.bridge.messages import read_frame_set, read_keypoints, write_
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.nodes.common import RESULT, StageNode, run_node
 
+#: After a gap this long, by stamps, people are watched anew before frames may leave.
+GAP_NS = 2_000_000_000
+
 
 class Pose3DNode(StageNode):
     """Frame sets and keypoints in, people out."""
@@ -18,7 +21,18 @@ class Pose3DNode(StageNode):
         self.use_depth = self.parameter(
             "use_depth", True, "Place people that one camera sees by its depth image."
         )
+        self.warm_up_ns = int(
+            1e9
+            * self.parameter(
+                "warm_up",
+                1.0,
+                "After a start, a clock jump or a gap: how long people are only watched before"
+                " frames may leave, s.",
+                (0.0, 60.0),
+            )
+        )
         self.estimator = PoseEstimator()
+        self._began_ns = self._last_ns = None
 
     def connect(self):
         self.publisher = self.offer(Persons3D, "/disguisor/persons3d", RESULT)
@@ -33,6 +47,7 @@ class Pose3DNode(StageNode):
 
     def reset(self):
         self.estimator.reset()
+        self._began_ns = self._last_ns = None
 
     def _on_frame_set(self, message):
         frame_set = read_frame_set(message)
@@ -66,9 +81,19 @@ class Pose3DNode(StageNode):
             frame_set.stamp_ns,
             self.depth_views(frame_set.depth_ns) if self.use_depth else None,
         )
-        self.publisher.publish(write_persons(persons, message))
         self.figures["persons"] = len(persons)
+        if self._warming_up(frame_set.stamp_ns):
+            self.dropped("warming up", "who is in the room is still being learnt")
+            return
+        self.publisher.publish(write_persons(persons, message))
         self.finished(started)
+
+    def _warming_up(self, stamp_ns: int) -> bool:
+        """Whether somebody whom the detector missed so far might be unknown."""
+        if self._began_ns is None or stamp_ns - self._last_ns > GAP_NS:
+            self._began_ns = stamp_ns
+        self._last_ns = stamp_ns
+        return stamp_ns - self._began_ns < self.warm_up_ns
 
 
 def main():
