@@ -209,6 +209,8 @@ def complete(joints: np.ndarray, observations: Observations) -> np.ndarray:
         NaN where not known; persons without any known joint stay NaN.
     """
     known = np.isfinite(joints).all(axis=-1)
+    if known.all():
+        return joints
     body = _overlay(joints, known)
     seen = observations.score.argmax(axis=1)
     ray = np.take_along_axis(observations.rays, seen[:, None, :, None], axis=1)[:, 0]
