@@ -1,0 +1,338 @@
+"""Feed a bag to the running graph and record what it publishes."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messages, typestore
+from disguisor_ros.errors import UserError
+from disguisor_ros.graph import Graph
+from disguisor_ros.recordings import Recording, check_keypoints
+
+#: Images of one camera that may be under way at once with ``--rate max``.
+WINDOW = 3
+#: The graph must be up after this long, seconds.
+START_S = 120.0
+#: A frame that has not come out after this long is lost, seconds.
+LOST_S = 30.0
+
+_RESULTS = {
+    "/disguisor/frame_set": "disguisor_msgs/msg/FrameSet",
+    "/disguisor/persons3d": "disguisor_msgs/msg/Persons3D",
+    "/disguisor/bodies": "disguisor_msgs/msg/Bodies",
+    "/disguisor/heads": "disguisor_msgs/msg/Heads",
+    "/disguisor/markers": "visualization_msgs/msg/MarkerArray",
+    "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
+}
+_LATCHED = {
+    "/disguisor/skeleton": "disguisor_msgs/msg/Skeleton",
+    "/disguisor/head_topology": "disguisor_msgs/msg/MeshTopology",
+    "/disguisor/body_topology": "disguisor_msgs/msg/MeshTopology",
+}
+_CAMERA_RESULTS = {
+    "anonymized/image_raw": "sensor_msgs/msg/Image",
+    "anonymized/camera_info": "sensor_msgs/msg/CameraInfo",
+    "anonymized/regions": "disguisor_msgs/msg/FaceRegions",
+}
+
+
+class StageDied(Exception):
+    """A process of the graph has ended by itself."""
+
+
+class Replay:
+    """Feeds a bag to the graph and records what the graph publishes.
+
+    Parameters
+    ----------
+    recording : Recording
+    writer : BagWriter
+    graph : Graph
+    markers : bool
+        Whether to record the meshes for RViz.
+    """
+
+    def __init__(self, recording: Recording, writer: BagWriter, graph: Graph, markers: bool):
+        # ROS is imported when a graph is started, not when the command prints its help.
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        self.recording, self.writer, self.graph = recording, writer, graph
+        self.fed = dict.fromkeys(recording.cameras, 0)
+        self.got = dict.fromkeys(recording.cameras, 0)
+        self.lost = 0
+        self.latencies_ms: list[float] = []
+        self.peak_memory = 0
+        self._bag_ns: dict[int, int] = {}
+        self._sent: dict[tuple[str, int], float] = {}
+        self._now_ns = recording.start_ns
+        self._connected: dict[str, bool] = {}
+        self._stage_ms: dict[str, float] = {}
+        self._seconds = 0.0
+        self._changed = threading.Condition()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node("disguisor_run")
+        self._publishers = {}
+        self._advertise()
+        self._subscribe(markers)
+        # Not the events executor: it does not let other threads publish while it spins.
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening."""
+        import rclpy
+
+        if self._thread.is_alive():
+            self.peak_memory = max(self.peak_memory, self.graph.memory_bytes())
+            self._executor.shutdown()
+            self._thread.join(5.0)
+            rclpy.try_shutdown()
+
+    def wait_for_graph(self) -> None:
+        """Block until every stage is active and hears all its topics."""
+        with _progress() as progress:
+            task = progress.add_task("starting the graph", total=len(self.graph.stages))
+            deadline = time.monotonic() + START_S
+            while time.monotonic() < deadline:
+                self._check_alive()
+                with self._changed:
+                    ready = sum(self._connected.values())
+                    progress.update(task, completed=ready)
+                    if ready == len(self.graph.stages):
+                        return
+                    self._changed.wait(0.2)
+        waiting = [n for n in self.graph.stages if not self._connected.get(n)]
+        raise UserError(f"the graph did not start within {START_S:.0f} s: {', '.join(waiting)}")
+
+    def feed(self, rate: float | None) -> None:
+        """Publish the bag's messages; ``rate`` None is as fast as the graph keeps up."""
+        color = {self.recording.color_topic(c): c for c in self.recording.cameras}
+        self._started, first_ns = time.monotonic(), None
+        checked = 0.0
+        with open_bag(self.recording.path) as reader, _progress() as progress:
+            connections = [c for c in reader.connections if c.topic in self.recording.topics]
+            task = progress.add_task("anonymizing", total=sum(self.recording.frames.values()))
+            for connection, bag_ns, raw in raw_messages(reader, connections):
+                if time.monotonic() > checked + 0.5:
+                    checked = time.monotonic()
+                    self._check_alive()
+                    self.peak_memory = max(self.peak_memory, self.graph.memory_bytes())
+                topic = connection.topic
+                first_ns = bag_ns if first_ns is None else first_ns
+                if rate is not None:
+                    time.sleep(
+                        max(
+                            0.0,
+                            self._started + (bag_ns - first_ns) / 1e9 / rate - time.monotonic(),
+                        )
+                    )
+                elif topic in color:
+                    self._wait_for_room(color[topic])
+                if topic.endswith("/keypoints2d"):
+                    check_keypoints(reader.deserialize(raw, connection.msgtype), topic)
+                if topic in color:
+                    stamp, _ = header_of(raw)
+                    with self._changed:
+                        self._bag_ns[stamp] = bag_ns
+                        self._sent[color[topic], stamp] = time.monotonic()
+                        self.fed[color[topic]] += 1
+                self._now_ns = bag_ns
+                self._publishers[topic].publish(bytes(raw))
+                progress.update(task, completed=sum(self.got.values()))
+
+    def drain(self) -> None:
+        """Wait for the frames that are still under way; what does not come is lost."""
+        last, since = -1, time.monotonic()
+        while True:
+            with self._changed:
+                got = sum(self.got.values())
+                if not self._sent:
+                    return
+                if got != last:
+                    last, since = got, time.monotonic()
+                if time.monotonic() - since > LOST_S:
+                    break
+                self._changed.wait(0.2)
+            self._check_alive()
+        self.lost += len(self._sent)
+
+    def summary(self) -> str:
+        """One line about what came out."""
+        fed, got = sum(self.fed.values()), sum(self.got.values())
+        line = f"{got} of {fed} frames anonymized"
+        if fed > got:
+            line += f", {fed - got} withheld"
+        if self.latencies_ms:
+            line += f", median latency {np.median(self.latencies_ms):.0f} ms"
+        return line + f", graph memory {self.peak_memory / 1e9:.1f} GB"
+
+    def figures(self) -> dict:
+        """Figures of the run, for scripts."""
+        sets = max(self.got.values())
+        return {
+            "frames_in": sum(self.fed.values()),
+            "frames_out": sum(self.got.values()),
+            "seconds": self._seconds,
+            "fps": sets / self._seconds if self._seconds else 0.0,
+            "latency_ms": float(np.median(self.latencies_ms)) if self.latencies_ms else None,
+            "latency_ms_p95": (
+                float(np.percentile(self.latencies_ms, 95)) if self.latencies_ms else None
+            ),
+            "stage_ms": self._stage_ms,
+            "memory_gb": self.peak_memory / 1e9,
+        }
+
+    def _wait_for_room(self, camera: str) -> None:
+        since = time.monotonic()
+        while True:
+            with self._changed:
+                under_way = [key for key in self._sent if key[0] == camera]
+                if len(under_way) < WINDOW:
+                    return
+                self._changed.wait(0.2)
+                if time.monotonic() - since > LOST_S:
+                    # The oldest is not coming any more: counted as lost, the rest goes on.
+                    del self._sent[min(under_way, key=self._sent.get)]
+                    self.lost += 1
+                    return
+            self._check_alive()
+
+    def _check_alive(self) -> None:
+        for name in self.graph.dead():
+            raise StageDied(f"stage {name} died: {self.graph.why(name)}")
+
+    def _advertise(self) -> None:
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+        from rclpy.serialization import deserialize_message
+        from tf2_msgs.msg import TFMessage
+
+        queue = QoSProfile(depth=30)
+        for topic, typename in self.recording.topics.items():
+            self._publishers[topic] = self._node.create_publisher(_type(typename), topic, queue)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        transforms = TFMessage()
+        for raw in self.recording.transforms:
+            transforms.transforms += deserialize_message(raw, TFMessage).transforms
+        self._static = self._node.create_publisher(TFMessage, "/tf_static", latched)
+        self._static.publish(transforms)
+        self._write("/tf_static", "tf2_msgs/msg/TFMessage", _serialized(transforms))
+
+    def _subscribe(self, markers: bool) -> None:
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+
+        results = dict(_RESULTS)
+        if not markers:
+            del results["/disguisor/markers"]
+        for camera in self.recording.cameras:
+            results |= {f"/{camera}/{kind}": t for kind, t in _CAMERA_RESULTS.items()}
+            if f"/{camera}/keypoints2d" not in self.recording.topics:
+                results[f"/{camera}/keypoints2d"] = "disguisor_msgs/msg/Keypoints2D"
+        for topic, typename in {**results, **_LATCHED}.items():
+            latched = topic in _LATCHED
+            qos = QoSProfile(
+                depth=1 if latched else 50,
+                durability=DurabilityPolicy.TRANSIENT_LOCAL
+                if latched
+                else DurabilityPolicy.VOLATILE,
+            )
+            self._node.create_subscription(
+                _type(typename),
+                topic,
+                lambda raw, t=topic, k=typename: self._on_result(t, k, raw),
+                qos,
+                raw=True,
+            )
+
+    def _on_result(self, topic: str, typename: str, raw: bytes) -> None:
+        if topic == "/diagnostics":
+            self._on_diagnostics(raw)
+        if topic in _LATCHED or topic == "/diagnostics":
+            self._write(topic, typename, raw)
+            return
+        stamp = header_of(raw)[0] if topic != "/disguisor/markers" else self._now_ns
+        self._write(topic, typename, raw, stamp)
+        if topic.endswith("/anonymized/image_raw"):
+            self._on_image(topic.split("/")[1], raw)
+
+    def _on_image(self, camera: str, raw: bytes) -> None:
+        stamp, frame_id = header_of(raw)
+        with self._changed:
+            sent = self._sent.pop((camera, stamp), None)
+            if sent is None:
+                return
+            self.got[camera] += 1
+            self._seconds = time.monotonic() - self._started
+            elapsed = time.monotonic() - sent
+            self.latencies_ms.append(1e3 * elapsed)
+            self._changed.notify_all()
+        self._write_latency(camera, stamp, frame_id, int(1e9 * elapsed))
+
+    def _write_latency(self, camera: str, stamp: int, frame_id: str, elapsed_ns: int) -> None:
+        from builtin_interfaces.msg import Duration
+
+        from disguisor_msgs.msg import Latency
+
+        message = Latency(camera=camera)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+        message.header.frame_id = frame_id
+        message.latency = Duration(
+            sec=elapsed_ns // 1_000_000_000, nanosec=elapsed_ns % 1_000_000_000
+        )
+        self._write(
+            "/disguisor/latency", "disguisor_msgs/msg/Latency", _serialized(message), stamp
+        )
+
+    def _on_diagnostics(self, raw: bytes) -> None:
+        message = typestore().deserialize_cdr(raw, "diagnostic_msgs/msg/DiagnosticArray")
+        with self._changed:
+            for status in message.status:
+                if not status.name.startswith("disguisor: "):
+                    continue
+                values = {v.key: v.value for v in status.values}
+                name = status.name.removeprefix("disguisor: ")
+                self._connected[name] = values.get("connected") == "True"
+                self._stage_ms[name] = float(values.get("duration_ms_median", 0.0))
+            self._changed.notify_all()
+
+    def _write(self, topic: str, typename: str, raw: bytes, stamp: int | None = None) -> None:
+        # Bag time is that of the input, so that the output plays at the speed of the room.
+        with self._changed:
+            bag_ns = self._bag_ns.get(stamp, self._now_ns)
+        self.writer.write(topic, typename, bag_ns, raw)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _type(typename: str):
+    package, _, name = typename.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), name)
+
+
+def _serialized(message) -> bytes:
+    from rclpy.serialization import serialize_message
+
+    return serialize_message(message)
