@@ -286,8 +286,10 @@ def _surroundings(image, hidden, cover: Cover, room: np.ndarray, rgb) -> np.ndar
 def _push_pull(colors: np.ndarray, weight: np.ndarray, default: np.ndarray) -> np.ndarray:
     """Fill an image (h, w, 3), premultiplied by ``weight`` (h, w), where the weight is small."""
     height, width = weight.shape
-    if max(height, width) <= 1:
-        below = np.broadcast_to(default, colors.shape)
+    if max(height, width) <= 3:
+        # The default weighs as much as a hundredth of a pixel.
+        mean = (colors.sum(axis=(0, 1)) + 0.01 * default) / (weight.sum() + 0.01)
+        below = np.broadcast_to(mean.astype(np.float32), colors.shape)
     else:
         size = ((width + 1) // 2, (height + 1) // 2)
         below = _push_pull(

@@ -107,6 +107,7 @@ class _Posed:
     vertices: np.ndarray
     normals: np.ndarray
     distance_m: float
+    turn_deg: float
     sigma_m: float
     margin_px: float
     window: Window
@@ -192,6 +193,7 @@ def _pose(
     distance_m = float(vertices[:, 2].mean())
     if distance_m < template.radius:
         return None
+    turn_deg = _turn_deg(camera, tf_world_head)
     sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
     margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
     focal = camera.matrix[0, 0]
@@ -202,8 +204,16 @@ def _pose(
     rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
     normals = template.normals @ rotation.T.astype(np.float32)
     return _Posed(
-        head, sighting, vertices, normals, distance_m, sigma_m, margin_px, window
+        head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, margin_px, window
     )
+
+
+def _turn_deg(camera: Camera, tf_world_head: np.ndarray) -> float:
+    """Angle between the direction of the face and the direction to the camera, degrees."""
+    to_camera = camera.center - tf_world_head[:3, 3]
+    forward = tf_world_head[:3, 0]
+    scale = np.linalg.norm(to_camera) * np.linalg.norm(forward)
+    return float(np.degrees(np.arccos(np.clip(forward @ to_camera / max(scale, 1e-9), -1, 1))))
 
 
 def _window(camera: Camera, vertices: np.ndarray, margin_px: float) -> Window | None:
@@ -290,13 +300,9 @@ def _confidence(one: _Posed, camera: Camera, shown: float, measured: float) -> f
     2D missed a head that is near and well known from the other cameras.
     """
     own = one.head.confidence if np.isfinite(one.head.confidence) else 0.0
-    to_camera = -one.vertices.mean(axis=0)
-    forward = camera.tf_camera_world[:3, :3] @ np.asarray(one.head.tf_world_head)[:3, 0]
-    cosine = forward @ to_camera / np.linalg.norm(to_camera)
-    turn_deg = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    turned = np.interp(turn_deg, (GONE_DEG - 30.0, GONE_DEG), (1.0, 0.0))
+    turned = np.interp(one.turn_deg, (GONE_DEG - 30.0, GONE_DEG), (1.0, 0.0))
     by_keypoints = 1 / (1 + np.exp((FACE_SCORE - one.sighting.face_score) / 0.05))
-    near = one.distance_m < NEAR_M and one.sigma_m < SURE_SIGMA_M and turn_deg < PROFILE_DEG
+    near = one.distance_m < NEAR_M and one.sigma_m < SURE_SIGMA_M and one.turn_deg < PROFILE_DEG
     missed = 0.75 if near and one.sighting.detection < 0 else 0.0
     evidence = max(by_keypoints, measured * turned, missed)
     return float(np.clip(own, 0, 1) * min(1.0, shown / _ENOUGH_SHOWN) * evidence)

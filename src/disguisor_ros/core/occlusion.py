@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.rendering import Window
+from disguisor_ros.core.rendering import Window, grid
 from disguisor_ros.core.types import DepthView
 
 #: Occluders nearer to the camera than this are not looked for, metres (sensors start later).
@@ -137,10 +137,8 @@ def _footprint(
         return None
     last_x = window.x + window.columns * window.step
     last_y = window.y + window.rows * window.step
-    x, y = np.meshgrid(
-        np.linspace(window.x, last_x, 3), np.linspace(window.y, last_y, 3), indexing="ij"
-    )
-    rays = camera.undistort(np.stack([x.ravel(), y.ravel()], axis=-1))
+    corners = grid(np.array([window.x, last_x]), np.array([window.y, last_y]))
+    rays = camera.undistort(corners.reshape(-1, 2))
     rays = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
     points = np.concatenate([rays * _NEAREST_M, rays * farthest_m])
     world = points @ camera.tf_world_camera[:3, :3].T + camera.center

@@ -61,7 +61,7 @@ class Window:
         """
         x, across = _lattice(self.x, self.columns, self.step)
         y, down = _lattice(self.y, self.rows, self.step)
-        lattice = camera.undistort(np.stack(np.meshgrid(x, y), axis=-1))
+        lattice = camera.undistort(grid(x, y))
         rows = down @ lattice.reshape(len(y), -1)
         return (across @ rows.reshape(-1, len(x), 2)).astype(np.float32)
 
@@ -72,12 +72,19 @@ class Window:
         """
         x = np.linspace(-0.5, self.columns - 0.5, 4)
         y = np.linspace(-0.5, self.rows - 0.5, 4)
-        cells = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        cells = grid(x, y).reshape(-1, 2)
         corner = (self.x + 0.5 * self.step - 0.5, self.y + 0.5 * self.step - 0.5)
         rays = camera.undistort(cells * self.step + corner)
         center = rays.mean(axis=0)
         fit = np.linalg.lstsq(_quadratic(rays - center), cells, rcond=None)[0]
         return _quadratic(normalized - center) @ fit
+
+
+def grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Points (len(y), len(x), 2) at all pairs of coordinates."""
+    points = np.empty((len(y), len(x), 2))
+    points[..., 0], points[..., 1] = x, y[:, None]
+    return points
 
 
 def _quadratic(points: np.ndarray) -> np.ndarray:
