@@ -22,10 +22,22 @@ def test_defaults():
 
 @pytest.mark.parametrize(
     "argv",
-    [("--scenario", "huge"), ("--resolution", "1280"), ("--resolution", "8x8"), ("--cameras", "9"),
-     ("--cameras", "0"), ("--fps", "0"), ("--seconds", "-1"), ("--seconds", "nan"), ("--seed", "-1"),
-     ("--jpeg", "101"), ("--drop", "1"), ("--calibration-error", "3"), ("--calibration-error", "3,-1")],
-)  # fmt: skip
+    [
+        ("--scenario", "huge"),
+        ("--resolution", "1280"),
+        ("--resolution", "8x8"),
+        ("--cameras", "9"),
+        ("--cameras", "0"),
+        ("--fps", "0"),
+        ("--seconds", "-1"),
+        ("--seconds", "nan"),
+        ("--seed", "-1"),
+        ("--jpeg", "101"),
+        ("--drop", "1"),
+        ("--calibration-error", "3"),
+        ("--calibration-error", "3,-1"),
+    ],
+)
 def test_bad_arguments_are_named(argv):
     with pytest.raises(UserError, match=argv[0]):
         settings(*argv)

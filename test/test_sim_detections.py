@@ -28,7 +28,7 @@ def test_a_visible_person_is_found_near_the_truth():
 
 
 def test_scores_are_higher_where_joints_are_seen():
-    seen, half = someone(), someone()
+    half = someone()
     half.seen[:9] = False
     scores = np.concatenate([s[:1, :, 2] for s in many(half) if len(s)])
     assert scores[:, 9:].mean() > 0.6

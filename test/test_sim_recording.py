@@ -49,7 +49,13 @@ def truth(bag):
 def test_every_topic_is_there_with_the_same_stamps(contents, truth):
     for name in CAMERAS:
         stamps = [f["cameras"][name]["stamp_ns"] for f in truth.frames]
-        for topic in ("color/image_raw", "color/camera_info", "depth/image_raw", "depth/camera_info", "keypoints2d"):
+        for topic in (
+            "color/image_raw",
+            "color/camera_info",
+            "depth/image_raw",
+            "depth/camera_info",
+            "keypoints2d",
+        ):
             assert [stamp(m) for m in contents[f"/{name}/{topic}"]] == stamps
         assert contents[f"/{name}/color/image_raw"][0].encoding == "rgb8"
         assert contents[f"/{name}/depth/image_raw"][0].encoding == "16UC1"
@@ -60,7 +66,10 @@ def test_calibration_in_the_bag_is_the_truth(contents, truth):
     rig = CameraRig()
     rig.add_transforms(contents["/tf_static"][0])
     for name in CAMERAS:
-        for sensor, expected in (("color", truth.cameras[name]), ("depth", truth.cameras[name]["depth"])):
+        for sensor, expected in (
+            ("color", truth.cameras[name]),
+            ("depth", truth.cameras[name]["depth"]),
+        ):
             rig.add_info((name, sensor), contents[f"/{name}/{sensor}/camera_info"][0])
             camera = rig.camera((name, sensor))
             assert np.allclose(camera.tf_world_camera, expected["tf_world_camera"], atol=1e-6)
@@ -111,7 +120,15 @@ def test_visible_faces_lie_where_the_head_is_and_depth_agrees(contents, truth):
 def camera_of(entry):
     pose = invert_rigid(np.array(entry["tf_world_camera"]))
     distortion = np.array(entry["distortion"])
-    return Camera("c", entry["width"], entry["height"], np.array(entry["matrix"]), pose, distortion, entry["model"])
+    return Camera(
+        "c",
+        entry["width"],
+        entry["height"],
+        np.array(entry["matrix"]),
+        pose,
+        distortion,
+        entry["model"],
+    )
 
 
 def test_joints_stand_on_the_floor_and_have_human_size(truth):
@@ -125,7 +142,10 @@ def test_joints_stand_on_the_floor_and_have_human_size(truth):
 def test_same_seed_same_bytes(bag, tmp_path):
     record(SETTINGS, tmp_path / "bag")
     for path in ("bag/bag.mcap", "bag/metadata.yaml", "bag.truth/truth.json"):
-        digests = {hashlib.sha256((root / path).read_bytes()).hexdigest() for root in (bag.parent, tmp_path)}
+        digests = {
+            hashlib.sha256((root / path).read_bytes()).hexdigest()
+            for root in (bag.parent, tmp_path)
+        }
         assert len(digests) == 1, path
 
 
@@ -135,7 +155,9 @@ def test_an_existing_recording_is_not_overwritten(bag):
 
 
 def test_dropped_frames_compressed_colour_and_wrong_calibration(tmp_path):
-    settings = Settings("easy", 0.8, 5.0, 1, 128, 96, 3, jpeg=80, drop=0.5, calibration_error=(10.0, 5.0))
+    settings = Settings(
+        "easy", 0.8, 5.0, 1, 128, 96, 3, jpeg=80, drop=0.5, calibration_error=(10.0, 5.0)
+    )
     record(settings, tmp_path / "bag")
     found, truth = messages(tmp_path / "bag"), load_truth(tmp_path / "bag.truth")
     stamps = [f["cameras"]["cn01"]["stamp_ns"] for f in truth.frames]

@@ -36,7 +36,10 @@ def test_edges_have_flying_pixels_and_holes():
     sensor = DepthSensor(np.random.default_rng(0), (96, 128))
     depth = np.full((96, 128), 3.0, dtype=np.float32)
     depth[:, :64] = 1.5
-    image = sensor.measure(depth, np.full_like(depth, 0.6), np.random.default_rng(2))[20:70, 60:68] / 1000
+    image = (
+        sensor.measure(depth, np.full_like(depth, 0.6), np.random.default_rng(2))[20:70, 60:68]
+        / 1000
+    )
     between = (image > 1.7) & (image < 2.8)
     assert between.any() and (image == 0).any()
 
@@ -52,7 +55,9 @@ def test_only_given_pixels_change_and_moving_ones_smear():
     sensor = ColorSensor(empty, np.random.default_rng(0))
     index = np.ravel_multi_index(np.mgrid[28:36, 28:36].reshape(2, -1), (64, 64))
     white = np.full((len(index), 3), 3.0, dtype=np.float32)
-    still = sensor.expose(index, white, index, np.zeros((64, 2), np.float32), np.random.default_rng(3))
+    still = sensor.expose(
+        index, white, index, np.zeros((64, 2), np.float32), np.random.default_rng(3)
+    )
     moved = sensor.expose(
         index, white, index, np.tile(np.float32([8, 0]), (64, 1)), np.random.default_rng(3)
     )

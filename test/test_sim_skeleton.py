@@ -37,7 +37,9 @@ def test_hand_comes_to_a_target_within_reach(x, y, z):
     if np.linalg.norm(target - shoulder) > 0.48:
         return
     wrists = np.array([target, [np.nan] * 3])
-    assert np.allclose(placed(Pose(np.zeros(3), np.eye(3), wrists=wrists), "wrist.L"), target, atol=0.03)
+    assert np.allclose(
+        placed(Pose(np.zeros(3), np.eye(3), wrists=wrists), "wrist.L"), target, atol=0.03
+    )
 
 
 def test_a_target_out_of_reach_stretches_the_arm_towards_it():
@@ -50,12 +52,20 @@ def test_a_target_out_of_reach_stretches_the_arm_towards_it():
 
 
 def test_transforms_are_rigid():
-    pose = Pose(np.ones(3), np.eye(3), lean=0.4, head_yaw=0.5, ankles=np.array([[1, 1.1, 0.3], [1, 0.9, 0.3]]))
+    pose = Pose(
+        np.ones(3),
+        np.eye(3),
+        lean=0.4,
+        head_yaw=0.5,
+        ankles=np.array([[1, 1.1, 0.3], [1, 0.9, 0.3]]),
+    )
     rotations = bone_transforms(HEADS, pose)[:, :3, :3]
     assert np.allclose(rotations @ np.swapaxes(rotations, 1, 2), np.eye(3), atol=1e-9)
 
 
-@pytest.mark.parametrize("a, b", [((1, 0, 0), (0, 1, 0)), ((1, 0, 0), (-1, 0, 0)), ((0, 0, 2), (0, 0, 5))])
+@pytest.mark.parametrize(
+    "a, b", [((1, 0, 0), (0, 1, 0)), ((1, 0, 0), (-1, 0, 0)), ((0, 0, 2), (0, 0, 5))]
+)
 def test_rotation_between_takes_one_direction_to_the_other(a, b):
     a, b = np.array(a, float), np.array(b, float)
     rotation = rotation_between(a, b)

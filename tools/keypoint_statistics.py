@@ -35,10 +35,17 @@ def load(path: Path):
 
     truth = load_truth(truth_folder(path))
     cameras = {
-        n: Camera(n, c["width"], c["height"], np.array(c["matrix"]),
-                  invert_rigid(np.array(c["tf_world_camera"])), np.array(c["distortion"]), c["model"])
+        n: Camera(
+            n,
+            c["width"],
+            c["height"],
+            np.array(c["matrix"]),
+            invert_rigid(np.array(c["tf_world_camera"])),
+            np.array(c["distortion"]),
+            c["model"],
+        )
         for n, c in truth.cameras.items()
-    }  # fmt: skip
+    }
     found = {}
     with open_bag(path) as reader:
         connections = [c for c in reader.connections if c.topic.endswith("/keypoints2d")]
@@ -50,10 +57,15 @@ def load(path: Path):
                 np.array(persons, dtype=float) if persons else np.zeros((0, 17, 3))
             )
     return cameras, [
-        (f["stamp_ns"], {n: found.get((n, c["stamp_ns"]), np.zeros((0, 17, 3)))
-                         for n, c in f["cameras"].items()})
+        (
+            f["stamp_ns"],
+            {
+                n: found.get((n, c["stamp_ns"]), np.zeros((0, 17, 3)))
+                for n, c in f["cameras"].items()
+            },
+        )
         for f in truth.frames
-    ]  # fmt: skip
+    ]
 
 
 def triangulate(rays):
@@ -118,7 +130,9 @@ def leave_one_out(person, by_camera, cameras):
         good = {n: k for n, k in views.items() if k[2] > 0.5}
         for name, k in views.items():
             others = [
-                (cameras[n].center, cameras[n].rays(q[None, :2])[0]) for n, q in good.items() if n != name
+                (cameras[n].center, cameras[n].rays(q[None, :2])[0])
+                for n, q in good.items()
+                if n != name
             ]
             size = size_of(by_camera[name][person.detections[name]])
             if len(others) < 3 or k[2] <= 0 or not size > 60:
@@ -130,9 +144,11 @@ def leave_one_out(person, by_camera, cameras):
 
 def report(detections, residual, matched, in_view, twice, swapped, limbs):
     """Print what was counted."""
-    print(f"detections {len(detections)}; person-views detected {matched}/{in_view}"
-          f" = {matched / max(in_view, 1):.3f}; duplicates {twice / len(detections):.3f};"
-          f" swapped limb joints {swapped / max(limbs, 1):.3f}")  # fmt: skip
+    print(
+        f"detections {len(detections)}; person-views detected {matched}/{in_view}"
+        f" = {matched / max(in_view, 1):.3f}; duplicates {twice / len(detections):.3f};"
+        f" swapped limb joints {swapped / max(limbs, 1):.3f}"
+    )
     print("residual by score (median, 90 %, n):")
     for low, high in zip(BINS[:-1], BINS[1:]):
         part = residual[(residual[:, 1] > low) & (residual[:, 1] <= high)]
@@ -144,8 +160,10 @@ def report(detections, residual, matched, in_view, twice, swapped, limbs):
         s = detections[:, k, 2]
         q = " ".join(f"{v:.2f}" for v in np.quantile(s, (0.1, 0.25, 0.5, 0.75, 0.9)))
         print(f"  {name:15s} {np.mean(s < 0.2):.2f}  {q}")
-    print("mean score of detections, quantiles 5 25 50 75 95:",
-          np.quantile(detections[:, :, 2].mean(axis=1), (0.05, 0.25, 0.5, 0.75, 0.95)).round(2))  # fmt: skip
+    print(
+        "mean score of detections, quantiles 5 25 50 75 95:",
+        np.quantile(detections[:, :, 2].mean(axis=1), (0.05, 0.25, 0.5, 0.75, 0.95)).round(2),
+    )
 
 
 if __name__ == "__main__":

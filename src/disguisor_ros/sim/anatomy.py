@@ -75,7 +75,7 @@ class Anatomy:
             start += len(used)
         self.base = np.concatenate(everything)
         self._bind()
-        average = {label: 0.5 for label in self.model.phenotype_labels} | {"age": 0.7}
+        average = dict.fromkeys(self.model.phenotype_labels, 0.5) | {"age": 0.7}
         self.average = self.rest(average)
         self.template = self.average.vertices
 

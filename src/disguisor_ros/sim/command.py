@@ -13,21 +13,45 @@ SCENARIOS = ("easy", "medium", "hard")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``disguisor simulate``."""
-    parser.add_argument("out", type=Path, metavar="OUT", help="bag to write; OUT.truth holds the truth")
-    parser.add_argument("--scenario", default="medium", metavar="{easy,medium,hard}",
-                        help="3, 5 or 7 staff and a patient (default: medium)")  # fmt: skip
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="bag to write; OUT.truth holds the truth"
+    )
+    parser.add_argument(
+        "--scenario",
+        default="medium",
+        metavar="{easy,medium,hard}",
+        help="3, 5 or 7 staff and a patient (default: medium)",
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="length (default: 20)")
     parser.add_argument("--fps", type=float, default=5.0, help="frames a second (default: 5)")
     parser.add_argument("--cameras", type=int, default=4, help="1 to 8 (default: 4)")
-    parser.add_argument("--resolution", default="1280x720", metavar="WxH",
-                        help="of colour (default: 1280x720); depth is 640x576")  # fmt: skip
+    parser.add_argument(
+        "--resolution",
+        default="1280x720",
+        metavar="WxH",
+        help="of colour (default: 1280x720); depth is 640x576",
+    )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
-    parser.add_argument("--jpeg", type=int, default=0, metavar="QUALITY",
-                        help="compressed colour of this quality instead of raw images")  # fmt: skip
-    parser.add_argument("--drop", type=float, default=0.0, metavar="SHARE",
-                        help="share of frames that a camera loses")  # fmt: skip
-    parser.add_argument("--calibration-error", default="0,0", metavar="MM,MRAD",
-                        help="standard deviation of the published camera poses")  # fmt: skip
+    parser.add_argument(
+        "--jpeg",
+        type=int,
+        default=0,
+        metavar="QUALITY",
+        help="compressed colour of this quality instead of raw images",
+    )
+    parser.add_argument(
+        "--drop",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of frames that a camera loses",
+    )
+    parser.add_argument(
+        "--calibration-error",
+        default="0,0",
+        metavar="MM,MRAD",
+        help="standard deviation of the published camera poses",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -56,11 +80,15 @@ def settings_of(args: argparse.Namespace):
         raise UserError(f"--resolution {args.resolution}: expected WIDTHxHEIGHT, like 1280x720")
     width, height = int(size[1]), int(size[2])
     for name, value, low, high in (
-        ("--seconds", args.seconds, 0.01, 3600), ("--fps", args.fps, 0.1, 60),
-        ("--cameras", args.cameras, 1, 8), ("--resolution", width, 64, 4096),
-        ("--resolution", height, 64, 4096), ("--seed", args.seed, 0, 2**63 - 1),
-        ("--jpeg", args.jpeg, 0, 100), ("--drop", args.drop, 0, 0.9),
-    ):  # fmt: skip
+        ("--seconds", args.seconds, 0.01, 3600),
+        ("--fps", args.fps, 0.1, 60),
+        ("--cameras", args.cameras, 1, 8),
+        ("--resolution", width, 64, 4096),
+        ("--resolution", height, 64, 4096),
+        ("--seed", args.seed, 0, 2**63 - 1),
+        ("--jpeg", args.jpeg, 0, 100),
+        ("--drop", args.drop, 0, 0.9),
+    ):
         if not low <= value <= high:
             raise UserError(f"{name} {value}: must lie between {low} and {high}")
     try:
@@ -72,9 +100,17 @@ def settings_of(args: argparse.Namespace):
     if not (0 <= mm <= 200 and 0 <= mrad <= 200):
         raise UserError(f"--calibration-error {mm},{mrad}: each must lie between 0 and 200")
     return Settings(
-        args.scenario, args.seconds, args.fps, args.cameras, width, height, args.seed,
-        args.jpeg, args.drop, (mm, mrad),
-    )  # fmt: skip
+        args.scenario,
+        args.seconds,
+        args.fps,
+        args.cameras,
+        width,
+        height,
+        args.seed,
+        args.jpeg,
+        args.drop,
+        (mm, mrad),
+    )
 
 
 class _Progress:
@@ -82,10 +118,20 @@ class _Progress:
 
     def __init__(self):
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TimeRemainingColumn())  # fmt: skip
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=Console(stderr=True))
         self.task = self.bar.add_task("simulating", total=None)
         self.bar.start()

@@ -133,7 +133,9 @@ class Detector:
         if rng.random() < SWAP:
             for a, b in _PAIRS[rng.random(len(_PAIRS)) < 0.5]:
                 out[[a, b]] = out[[b, a]]
-        outside = (out[:, 0] < 0) | (out[:, 1] < 0) | (out[:, 0] > width - 1) | (out[:, 1] > height - 1)
+        outside = (
+            (out[:, 0] < 0) | (out[:, 1] < 0) | (out[:, 0] > width - 1) | (out[:, 1] > height - 1)
+        )
         out[outside | ~person.inside, 2] *= 0.05
         out[:, 0] = np.clip(out[:, 0], 0, width - 1)
         out[:, 1] = np.clip(out[:, 1], 0, height - 1)

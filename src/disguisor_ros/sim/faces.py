@@ -26,11 +26,23 @@ _AXIS_X = 0.02
 _BOTTOM = -0.17
 
 #: Skin tones, sRGB, light to dark.
-SKINS = ((238, 203, 183), (226, 184, 160), (205, 160, 132), (176, 128, 98), (136, 92, 66), (98, 64, 47))
+SKINS = (
+    (238, 203, 183),
+    (226, 184, 160),
+    (205, 160, 132),
+    (176, 128, 98),
+    (136, 92, 66),
+    (98, 64, 47),
+)
 
 #: Hair colours, sRGB.
-HAIRS = {"black": (30, 25, 23), "brown": (72, 48, 34), "fair": (168, 132, 84), "grey": (158, 154, 150),
-         "red": (128, 64, 32)}  # fmt: skip
+HAIRS = {
+    "black": (30, 25, 23),
+    "brown": (72, 48, 34),
+    "fair": (168, 132, 84),
+    "grey": (158, 154, 150),
+    "red": (128, 64, 32),
+}
 
 
 @dataclass
@@ -71,7 +83,9 @@ def map_head(points, skin, eye_triangles, lips, ears, eyes) -> HeadMap:
     angle, z = np.meshgrid(angle, z)
     out = np.stack([np.cos(angle), np.sin(angle), np.zeros_like(angle)], axis=-1)
     start = out + np.stack([np.full_like(z, _AXIS_X), np.zeros_like(z), z], axis=-1)
-    hit = scene.cast_rays(o3d.core.Tensor(np.concatenate([start, -out], axis=-1).astype(np.float32)))
+    hit = scene.cast_rays(
+        o3d.core.Tensor(np.concatenate([start, -out], axis=-1).astype(np.float32))
+    )
     index = hit["primitive_ids"].numpy()
     found = index != scene.INVALID_ID
     index = np.where(found, index, 0).astype(np.int64)
@@ -92,8 +106,17 @@ def map_head(points, skin, eye_triangles, lips, ears, eyes) -> HeadMap:
     )
 
 
-def paint_head(head: HeadMap, rng: np.random.Generator, skin: int, hair: str, *, age: float,
-               beard: float, bald: bool, made_up: bool) -> np.ndarray:  # fmt: skip
+def paint_head(
+    head: HeadMap,
+    rng: np.random.Generator,
+    skin: int,
+    hair: str,
+    *,
+    age: float,
+    beard: float,
+    bald: bool,
+    made_up: bool,
+) -> np.ndarray:
     """Texture of a head, shape (HEIGHT, WIDTH, 3), linear RGB.
 
     Parameters
@@ -174,9 +197,11 @@ def _skin(head, rng, tone, age):
     shade = front * ((0.12 + 0.2 * age) * bag + 0.28 * socket)
     fold_y = 0.022 + 0.45 * np.clip(-0.018 - z, 0, 0.05)
     fold = np.exp(-(((np.abs(y) - fold_y) / 0.003) ** 2)) * (z < -0.012) * (z > -0.05) * front
-    brow_lines = np.exp(-(((z - 0.062) % 0.011 - 0.005) / 0.0011) ** 2) * (np.abs(y) < 0.04)
+    brow_lines = np.exp(-((((z - 0.062) % 0.011 - 0.005) / 0.0011) ** 2)) * (np.abs(y) < 0.04)
     shade += (0.12 + 0.25 * age) * fold + 0.2 * age * brow_lines * front * (z > 0.05) * (z < 0.09)
-    nostril = np.exp(-(((np.abs(y) - 0.0075) / 0.0042) ** 2) - ((z - _nose_base(head)) / 0.0032) ** 2)
+    nostril = np.exp(
+        -(((np.abs(y) - 0.0075) / 0.0042) ** 2) - ((z - _nose_base(head)) / 0.0032) ** 2
+    )
     shade += 0.75 * nostril * (x > 0.07)
     return color * (1 - np.clip(shade, 0, 0.9))[..., None]
 
@@ -201,9 +226,13 @@ def _eyes(color, head, tone, made_up):
     x, _, z = np.moveaxis(head.points, -1, 0)
     above = z > head.eyes[0, 2] - 0.001
     lash = _edge(0.0026 - head.opening, 0.0015) * above + 0.5 * _edge(0.0013 - head.opening, 0.001)
-    crease = np.exp(-(((head.opening - 0.0062) / 0.0012) ** 2)) * above * (z > head.eyes[0, 2] + 0.004)
+    crease = (
+        np.exp(-(((head.opening - 0.0062) / 0.0012) ** 2)) * above * (z > head.eyes[0, 2] + 0.004)
+    )
     color = _lay(color, tone * 0.35, 0.6 * crease * (x > 0.05))
-    return _lay(color, np.full(3, 0.015), (1.0 if made_up else 0.85) * np.clip(lash, 0, 1) * (x > 0.05))
+    return _lay(
+        color, np.full(3, 0.015), (1.0 if made_up else 0.85) * np.clip(lash, 0, 1) * (x > 0.05)
+    )
 
 
 def _brows(color, head, rng, hair_color, made_up):

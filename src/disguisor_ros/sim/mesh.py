@@ -25,9 +25,7 @@ def smooth(vertices: np.ndarray, faces: np.ndarray, rounds: int) -> np.ndarray:
     used = np.bincount(a, minlength=len(vertices)) > 0
     out = vertices.copy()
     for _ in range(rounds):
-        total = np.stack(
-            [np.bincount(a, out[b, i], len(vertices)) for i in range(3)], axis=1
-        )
+        total = np.stack([np.bincount(a, out[b, i], len(vertices)) for i in range(3)], axis=1)
         out[used] = 0.5 * out[used] + 0.5 * (total / count)[used]
     return out
 

@@ -34,7 +34,7 @@ class Stay:
     focus : tuple of float
         Point that the person works on and mostly looks at, world, metres.
     hands : str
-        ``work`` (over the focus), ``rest`` (folded), ``down`` or ``reach`` (now and then to the focus).
+        ``work`` (over the focus), ``rest`` (folded), ``down``, ``reach`` (now and then to it).
     """
 
     until_s: float
@@ -78,12 +78,16 @@ class Floor:
         if distance < 0.35:
             return straight / max(distance, 1e-9)
         gradient = self._field(tuple(goal))
-        cell = np.clip((position - self.low) / _CELL_M - 0.5, 0, np.array(gradient.shape[:2]) - 1.001)
+        cell = np.clip(
+            (position - self.low) / _CELL_M - 0.5, 0, np.array(gradient.shape[:2]) - 1.001
+        )
         i, j = cell.astype(int)
         f, g = cell - (i, j)
         value = (
-            gradient[i, j] * (1 - f) * (1 - g) + gradient[i + 1, j] * f * (1 - g)
-            + gradient[i, j + 1] * (1 - f) * g + gradient[i + 1, j + 1] * f * g
+            gradient[i, j] * (1 - f) * (1 - g)
+            + gradient[i + 1, j] * f * (1 - g)
+            + gradient[i, j + 1] * (1 - f) * g
+            + gradient[i + 1, j + 1] * f * g
         )
         return -value / max(np.linalg.norm(value), 1e-9)
 
@@ -113,7 +117,9 @@ class Floor:
                 (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))),
                 shape=(cost.size, cost.size),
             ).tocsr()
-            cell = np.clip((np.array(goal) - self.low) / _CELL_M, 0, np.array(shape) - 1).astype(int)
+            cell = np.clip((np.array(goal) - self.low) / _CELL_M, 0, np.array(shape) - 1).astype(
+                int
+            )
             distance = dijkstra(graph, directed=False, indices=index[tuple(cell)]).reshape(shape)
             distance = gaussian_filter1d(gaussian_filter1d(distance, 1, axis=0), 1, axis=1)
             self._fields[goal] = np.stack(np.gradient(distance), axis=-1)
@@ -147,7 +153,10 @@ class Choreography:
         tick = (time_s - self.start_s) * RATE_HZ
         i = int(np.clip(np.floor(tick), 0, len(self.times) - 2))
         f = np.clip(tick - i, 0, 1)
-        track = {key: (1 - f) * value[i] + f * value[i + 1] for key, value in self.tracks[person].items()}
+        track = {
+            key: (1 - f) * value[i] + f * value[i + 1]
+            for key, value in self.tracks[person].items()
+        }
         turn = rotation_z(track["heading"])
         ahead = np.array([*track["velocity"], 0.0])
         speed = np.linalg.norm(ahead)
@@ -239,7 +248,9 @@ def _behaviour(place, stays, times, rng) -> dict[str, np.ndarray]:
     heading = heading + _wander(rng, count, 1.5, 0.08)
     hands = np.array([s.hands for s in stays])
     still = gaussian_filter1d(1 - weight[:, 0], 0.25 * RATE_HZ, mode="nearest")
-    working = gaussian_filter1d((hands == "work").astype(float), 0.4 * RATE_HZ, mode="nearest") * still
+    working = (
+        gaussian_filter1d((hands == "work").astype(float), 0.4 * RATE_HZ, mode="nearest") * still
+    )
     lean = np.clip(0.03 + 0.22 * working + 0.12 * working * _wander(rng, count, 2.5, 1.0), 0, 0.65)
     yaw, pitch = _gaze(place, focus, heading, lean, still, times, rng)
     wrists, hold, target = _hands(place, focus, hands, heading, still, times, rng)
@@ -287,7 +298,7 @@ def _gaze(place, focus, heading, lean, still, times, rng):
 
 
 def _hands(place, focus, hands, heading, still, times, rng):
-    """Wrist places in body axes, weights and world targets of reaching: (T,2,3), (T,2), (T,2,3)."""
+    """Wrists in body axes, weights and world targets of reaching: (T,2,3), (T,2), (T,2,3)."""
     count = len(times)
     relaxed = np.array([[0.06, 0.27, 0.84], [0.06, -0.27, 0.84]])
     folded = np.array([[0.30, 0.06, 1.04], [0.30, -0.06, 1.06]])

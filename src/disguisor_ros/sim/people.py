@@ -354,7 +354,9 @@ class Wardrobe:
         below = person.look.mask == "below_nose"
         heights = (-0.036, -0.036, -0.040) if below else (0.012, -0.003, -0.022)
         top = np.interp(np.abs(y), (0.0, 0.02, 0.07), heights)
-        inside = np.minimum(np.minimum(top - z, x - 0.014 - 0.3 * np.clip(-0.06 - z, 0, 1)), z + 0.125)
+        inside = np.minimum(
+            np.minimum(top - z, x - 0.014 - 0.3 * np.clip(-0.06 - z, 0, 1)), z + 0.125
+        )
         head = self.anatomy.part("head", "body")
         cut = head[(inside[head] > 0).all(axis=1) & (self.ear[head] < 0.3).all(axis=1)]
         body = person.body.vertices
@@ -372,7 +374,11 @@ class Wardrobe:
             side = np.sign(ear[1] - person.body.joints[3:5, 1].mean())
             corner = ear + [0.028, -0.006 * side, -0.02 if not below else -0.035]
             for drop in (0.0, -0.045):
-                loop = [corner + [0, 0, drop], ear + [0.008, 0.004 * side, 0.3 * drop], ear + [-0.008, 0, 0.02]]
+                loop = [
+                    corner + [0, 0, drop],
+                    ear + [0.008, 0.004 * side, 0.3 * drop],
+                    ear + [-0.008, 0, 0.02],
+                ]
                 strap = mesh.tube(loop, 0.0014, 4)
                 self._rigid(person, strap, (226, 230, 232), np.zeros(len(strap[0]), dtype=bool))
 
@@ -392,7 +398,9 @@ class Wardrobe:
         turned[:, 0] -= 0.1 * np.abs(turned[:, 2] - middle[2])
         everywhere = np.ones(len(turned), dtype=bool)
         self._rigid(person, (turned, shell[1][:, ::-1]), (198, 222, 220), everywhere)
-        hose = middle + np.array([[0.045, 0, 0], [0.09, 0, -0.01], [0.12, 0, 0.05], [0.10, 0.02, 0.2]])
+        hose = middle + np.array(
+            [[0.045, 0, 0], [0.09, 0, -0.01], [0.12, 0, 0.05], [0.10, 0.02, 0.2]]
+        )
         pipe = mesh.tube(hose, 0.011)
         self._rigid(person, pipe, (150, 196, 214), np.zeros(len(pipe[0]), dtype=bool))
 
@@ -400,10 +408,14 @@ class Wardrobe:
         """Face shield: the band on the forehead and the rim; its sheet is clear."""
         middle = person.body.joints[3:5].mean(axis=0)
         angle = np.linspace(-1.5, 1.5, 15)
-        arc = np.stack([0.02 + 0.108 * np.cos(angle), 0.088 * np.sin(angle), np.full(15, 0.062)], axis=1)
+        arc = np.stack(
+            [0.02 + 0.108 * np.cos(angle), 0.088 * np.sin(angle), np.full(15, 0.062)], axis=1
+        )
         band = mesh.tube(arc + middle, 0.009, 6)
         self._rigid(person, band, (232, 236, 238), np.zeros(len(band[0]), dtype=bool))
-        low = np.stack([0.05 + 0.115 * np.cos(angle), 0.10 * np.sin(angle), np.full(15, -0.14)], axis=1)
+        low = np.stack(
+            [0.05 + 0.115 * np.cos(angle), 0.10 * np.sin(angle), np.full(15, -0.14)], axis=1
+        )
         rim = np.concatenate([arc[:1], low, arc[-1:]]) + middle
         rim = mesh.tube(rim, 0.0022, 5)
         self._rigid(person, rim, (206, 222, 232), np.zeros(len(rim[0]), dtype=bool))
@@ -425,7 +437,9 @@ class Wardrobe:
             behind = np.array([ear[0] - 0.004, ear[1] + side * 0.004, eye[2] + 0.002])
             pieces.append(mesh.tube([hinge, hinge + [-0.02, side * 0.012, 0], behind], 0.0018, 5))
         bridge = eyes.mean(axis=0) + [0.02, 0, 0.002]
-        pieces.append(mesh.tube([bridge + [0, -0.009, 0], bridge, bridge + [0, 0.009, 0]], 0.0016, 5))
+        pieces.append(
+            mesh.tube([bridge + [0, -0.009, 0], bridge, bridge + [0, 0.009, 0]], 0.0016, 5)
+        )
         vertices = np.concatenate([v for v, _ in pieces])
         starts = np.cumsum([0] + [len(v) for v, _ in pieces[:-1]])
         triangles = np.concatenate([f + s for (_, f), s in zip(pieces, starts)])

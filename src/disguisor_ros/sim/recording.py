@@ -152,9 +152,12 @@ class CameraRecorder:
             faces.append(self._face(person, tf, crowd, labels))
         keypoints = self.detector(visible, *labels.shape[::-1])
         return {
-            "color": picture, "depth": self._depth(crowd), "keypoints": keypoints,
-            "labels": labels, "faces": [f for f in faces if f is not None],
-        }  # fmt: skip
+            "color": picture,
+            "depth": self._depth(crowd),
+            "keypoints": keypoints,
+            "labels": labels,
+            "faces": [f for f in faces if f is not None],
+        }
 
     def _depth(self, crowd) -> np.ndarray:
         view, renderer = self.depth, self.studio.renderer
@@ -186,18 +189,23 @@ class CameraRecorder:
         count = int(mine.sum())
         box = [0, 0, 0, 0]
         if count:
-            box = [int(x0 + columns[0]), int(y0 + rows[0]),
-                   int(np.ptp(columns) + 1), int(np.ptp(rows) + 1)]  # fmt: skip
+            box = [
+                int(x0 + columns[0]),
+                int(y0 + rows[0]),
+                int(np.ptp(columns) + 1),
+                int(np.ptp(rows) + 1),
+            ]
         head = person.head_pose(tf)
         towards = camera.center - head[:3, 3]
         cosine = head[:3, 0] @ towards / np.linalg.norm(towards)
         return {
-            "person": person.id, "box": box,
+            "person": person.id,
+            "box": box,
             "box_full": [int(x0), int(y0), int(x1 - x0), int(y1 - y0)],
             "visible_pixels": count,
             "visibility": round(min(count / max(int((whole | mine).sum()), 1), 1.0), 4),
             "yaw_deg": round(float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), 1),
-        }  # fmt: skip
+        }
 
 
 def record(settings: Settings, out: Path, progress=None) -> None:
@@ -234,7 +242,9 @@ def record(settings: Settings, out: Path, progress=None) -> None:
             frames = []
             for index in range(settings.frames):
                 tell("recording", 2 + settings.cameras + index, total)
-                frames.append(_record_instant(index, settings, studio, recorders, messages, folder))
+                frames.append(
+                    _record_instant(index, settings, studio, recorders, messages, folder)
+                )
             write_truth(folder, _truth(settings, studio, frames))
     except BaseException:
         shutil.rmtree(folder)
@@ -252,10 +262,13 @@ def _record_instant(index, settings, studio, recorders, messages, folder) -> dic
         taken.append((max(stamp_ns + int(round(jitter * 1e9)), START_NS), dropped, recorder))
     truth = {"index": index, "stamp_ns": stamp_ns, "persons": [], "cameras": {}}
     for person, tf in zip(studio.people, studio.transforms(nominal_s)):
-        truth["persons"].append({
-            "id": person.id, "joints": person.joints(tf).round(4).tolist(),
-            "tf_world_head": person.head_pose(tf).round(5).tolist(),
-        })  # fmt: skip
+        truth["persons"].append(
+            {
+                "id": person.id,
+                "joints": person.joints(tf).round(4).tolist(),
+                "tf_world_head": person.head_pose(tf).round(5).tolist(),
+            }
+        )
     taken.sort(key=lambda t: t[0])
     # The heavy array work releases the interpreter: two cameras at a time fill two cores.
     with ThreadPoolExecutor(2) as pool:
@@ -276,19 +289,27 @@ def _truth(settings, studio, frames) -> dict:
     for name, pair in studio.cameras.items():
         cameras[name] = _camera_truth(pair.color) | {"depth": _camera_truth(pair.depth)}
     return {
-        "bag_id": settings.bag_id, "scenario": settings.scenario, "seed": settings.seed,
-        "fps": settings.fps, "calibration_error": list(settings.calibration_error),
-        "drop": settings.drop, "cameras": cameras,
-        "persons": {str(p.id): p.attributes() for p in studio.people}, "frames": frames,
-    }  # fmt: skip
+        "bag_id": settings.bag_id,
+        "scenario": settings.scenario,
+        "seed": settings.seed,
+        "fps": settings.fps,
+        "calibration_error": list(settings.calibration_error),
+        "drop": settings.drop,
+        "cameras": cameras,
+        "persons": {str(p.id): p.attributes() for p in studio.people},
+        "frames": frames,
+    }
 
 
 def _camera_truth(camera: Camera) -> dict:
     return {
-        "width": camera.width, "height": camera.height, "matrix": camera.matrix.tolist(),
-        "distortion": camera.distortion.tolist(), "model": camera.model,
+        "width": camera.width,
+        "height": camera.height,
+        "matrix": camera.matrix.tolist(),
+        "distortion": camera.distortion.tolist(),
+        "model": camera.model,
         "tf_world_camera": camera.tf_world_camera.tolist(),
-    }  # fmt: skip
+    }
 
 
 class _Messages:
@@ -354,18 +375,24 @@ class _Messages:
 
     def _transform(self, parent, child, tf_parent_child):
         x, y, z, w = Rotation.from_matrix(tf_parent_child[:3, :3]).as_quat().tolist()
-        geometry = {k: self.types[f"geometry_msgs/msg/{k}"]
-                    for k in ("Vector3", "Quaternion", "Transform", "TransformStamped")}  # fmt: skip
+        geometry = {
+            k: self.types[f"geometry_msgs/msg/{k}"]
+            for k in ("Vector3", "Quaternion", "Transform", "TransformStamped")
+        }
         place = geometry["Vector3"](*tf_parent_child[:3, 3].tolist())
         transform = geometry["Transform"](place, geometry["Quaternion"](x, y, z, w))
         return geometry["TransformStamped"](self._header(START_NS, parent), child, transform)
 
     def _image(self, header, image, encoding):
         return self.types["sensor_msgs/msg/Image"](
-            header=header, height=image.shape[0], width=image.shape[1], encoding=encoding,
-            is_bigendian=0, step=image.strides[0],
+            header=header,
+            height=image.shape[0],
+            width=image.shape[1],
+            encoding=encoding,
+            is_bigendian=0,
+            step=image.strides[0],
             data=np.ascontiguousarray(image).reshape(-1).view(np.uint8),
-        )  # fmt: skip
+        )
 
     def _jpeg(self, header, image, quality):
         done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -380,10 +407,18 @@ class _Messages:
         region = self.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
         distortion = camera.distortion if len(camera.distortion) else np.zeros(5)
         return self.types["sensor_msgs/msg/CameraInfo"](
-            header=header, height=camera.height, width=camera.width,
-            distortion_model=camera.model, d=distortion, k=camera.matrix.ravel(),
-            r=np.eye(3).ravel(), p=projection.ravel(), binning_x=0, binning_y=0, roi=region,
-        )  # fmt: skip
+            header=header,
+            height=camera.height,
+            width=camera.width,
+            distortion_model=camera.model,
+            d=distortion,
+            k=camera.matrix.ravel(),
+            r=np.eye(3).ravel(),
+            p=projection.ravel(),
+            binning_x=0,
+            binning_y=0,
+            roi=region,
+        )
 
     def _keypoints(self, header, keypoints):
         kind = self.types["disguisor_msgs/msg/PersonKeypoints2D"]
@@ -397,11 +432,25 @@ class _Messages:
 
 def _latched_qos():
     from rosbags.interfaces import (
-        Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime,
-    )  # fmt: skip
+        Qos,
+        QosDurability,
+        QosHistory,
+        QosLiveliness,
+        QosReliability,
+        QosTime,
+    )
 
     forever = QosTime(2147483647, 4294967295)
-    return [Qos(
-        QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
-        forever, forever, QosLiveliness.AUTOMATIC, forever, False,
-    )]  # fmt: skip
+    return [
+        Qos(
+            QosHistory.KEEP_LAST,
+            1,
+            QosReliability.RELIABLE,
+            QosDurability.TRANSIENT_LOCAL,
+            forever,
+            forever,
+            QosLiveliness.AUTOMATIC,
+            forever,
+            False,
+        )
+    ]

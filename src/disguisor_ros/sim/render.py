@@ -56,7 +56,8 @@ def _blocked(scenes, start, towards, far) -> np.ndarray:
 def _scene(vertices, faces):
     scene = o3d.t.geometry.RaycastingScene(nthreads=2)
     scene.add_triangles(
-        np.ascontiguousarray(vertices, dtype=np.float32), np.ascontiguousarray(faces, dtype=np.uint32)
+        np.ascontiguousarray(vertices, dtype=np.float32),
+        np.ascontiguousarray(faces, dtype=np.uint32),
     )
     return scene
 
@@ -225,7 +226,10 @@ class Renderer:
         empty = view.color.reshape(-1, 3)
         index = np.concatenate([dim, seen.index])
         color = np.concatenate(
-            [empty[dim] * shadow.ravel()[dim, None], self._shade(view, crowd, seen, rays[seen.index])]
+            [
+                empty[dim] * shadow.ravel()[dim, None],
+                self._shade(view, crowd, seen, rays[seen.index]),
+            ]
         )
         slot = np.full(len(rays), -1, dtype=np.int32)
         slot[index] = np.arange(len(index))
@@ -234,7 +238,10 @@ class Renderer:
         slot[new] = np.arange(len(index), len(index) + len(new))
         index = np.concatenate([index, new])
         color = np.concatenate([color, empty[new]])
-        before = np.where(shadow.ravel()[fine, None] < 0.985, shadow.ravel()[fine, None], 1) * empty[fine]
+        before = (
+            np.where(shadow.ravel()[fine, None] < 0.985, shadow.ravel()[fine, None], 1)
+            * empty[fine]
+        )
         total = color[slot[fine]] + len(_SUBPIXELS) * before
         sub = np.concatenate([_shifted(view.rays, fine, offset) for offset in _SUBPIXELS])
         pixel = np.tile(np.arange(len(fine)), len(_SUBPIXELS))
@@ -425,7 +432,9 @@ class Renderer:
         for k in range(count):
             # Sunflower pattern on the disc.
             radius, angle = _LAMP_RADIUS_M * np.sqrt((k + 0.5) / count), 2.399963 * k
-            source = lamp.place + 0.05 * lamp.axis + radius * (np.cos(angle) * u + np.sin(angle) * v)
+            source = (
+                lamp.place + 0.05 * lamp.axis + radius * (np.cos(angle) * u + np.sin(angle) * v)
+            )
             towards = source - points
             length = np.linalg.norm(towards, axis=1, keepdims=True)
             towards /= length

@@ -104,13 +104,21 @@ class _Builder:
             up = flat[:, 2] > np.maximum(flat[:, 0], flat[:, 1])
             side = np.where(flat[:, 0] > flat[:, 1], vertices[:, 1], vertices[:, 0])
             uv = np.stack(
-                [np.where(up, vertices[:, 0], side), np.where(up, vertices[:, 1], vertices[:, 2])], 1
+                [np.where(up, vertices[:, 0], side), np.where(up, vertices[:, 1], vertices[:, 2])],
+                1,
             )
         n = len(faces)
-        self.parts.append((
-            vertices, normals, uv, faces + self.count, np.full(n, texture),
-            np.full(n, gloss), np.full(n, emission),
-        ))  # fmt: skip
+        self.parts.append(
+            (
+                vertices,
+                normals,
+                uv,
+                faces + self.count,
+                np.full(n, texture),
+                np.full(n, gloss),
+                np.full(n, emission),
+            )
+        )
         self.count += len(vertices)
 
     def box(self, size, center, texture, yaw=0.0, gloss=0.0, emission=0.0):
@@ -182,9 +190,16 @@ def _shell(b, rng, light):
     low, high = DOOR_Y
     for y0, y1 in ((-y, low), (high, y)):
         b.box((0.1, y1 - y0, HEIGHT_M), (x + 0.05, (y0 + y1) / 2, HEIGHT_M / 2), wall)
-    b.box((0.1, high - low, HEIGHT_M - 2.2), (x + 0.05, (low + high) / 2, 2.2 + (HEIGHT_M - 2.2) / 2), wall)
+    b.box(
+        (0.1, high - low, HEIGHT_M - 2.2),
+        (x + 0.05, (low + high) / 2, 2.2 + (HEIGHT_M - 2.2) / 2),
+        wall,
+    )
     b.box((0.1, 4.0, HEIGHT_M), (x + 2.0, 2.0, HEIGHT_M / 2), wall)
-    b.box((0.12, 0.08, 2.2), (x, low, 1.1), b.steel), b.box((0.12, 0.08, 2.2), (x, high, 1.1), b.steel)
+    (
+        b.box((0.12, 0.08, 2.2), (x, low, 1.1), b.steel),
+        b.box((0.12, 0.08, 2.2), (x, high, 1.1), b.steel),
+    )
     b.box((10, DEPTH_M + 2, 0.1), (1, 0, HEIGHT_M + 0.05), b.paint((214, 216, 214)))
     for px in (-1.9, 0.0, 1.9):
         for py in (-1.7, 1.7):
@@ -202,7 +217,9 @@ def _table(b, rng, screen):
     x = np.linspace(-0.68, 1.12, 90)
     s = np.linspace(-0.92, 0.92, 110)
     gx, gs = np.meshgrid(x, s, indexing="ij")
-    body = np.interp(gx, (-0.68, -0.6, -0.4, 0.2, 0.5, 1.05, 1.12), (0.20, 0.25, 0.26, 0.235, 0.19, 0.16, 0.05))
+    body = np.interp(
+        gx, (-0.68, -0.6, -0.4, 0.2, 0.5, 1.05, 1.12), (0.20, 0.25, 0.26, 0.235, 0.19, 0.16, 0.05)
+    )
     ripple = noise(rng, (90, 110), (3, 7)) * 0.006
     side = np.clip(np.abs(gs) - 0.30, 0, None)
     z = top + body * np.exp(-((gs / 0.26) ** 4)) - side + ripple
@@ -214,7 +231,11 @@ def _table(b, rng, screen):
     field = b.paint(speckle(rng, (176, 112, 66), 0.08))
     wound = b.paint(speckle(rng, (118, 18, 16), 0.25))
     for texture, size, lift in ((field, (0.17, 0.10), 0.006), (wound, (0.10, 0.035), 0.012)):
-        profile = [(0.001, FIELD[2] + lift), (0.7, FIELD[2] + lift - 0.002), (1.0, FIELD[2] + lift - 0.02)]
+        profile = [
+            (0.001, FIELD[2] + lift),
+            (0.7, FIELD[2] + lift - 0.002),
+            (1.0, FIELD[2] + lift - 0.02),
+        ]
         v, f = mesh.lathe(profile, 20)
         v[:, :2] = v[:, :2] * size + FIELD[:2]
         b.add((v, f), texture, gloss=0.35)
@@ -227,8 +248,20 @@ def _table(b, rng, screen):
         v[:, 1] = gy.ravel()
         both = np.concatenate([f, f[:, ::-1] + len(v)])
         b.add((np.concatenate([v, v + [-0.004, 0, 0]]), both), b.drape)
-        b.add(mesh.tube([[-0.5, -0.56, 0.8], [-0.5, -0.56, 1.45], [-0.5, 0, 1.475], [-0.5, 0.56, 1.45],
-                         [-0.5, 0.56, 0.8]], 0.012), b.steel, gloss=0.5)  # fmt: skip
+        b.add(
+            mesh.tube(
+                [
+                    [-0.5, -0.56, 0.8],
+                    [-0.5, -0.56, 1.45],
+                    [-0.5, 0, 1.475],
+                    [-0.5, 0.56, 1.45],
+                    [-0.5, 0.56, 0.8],
+                ],
+                0.012,
+            ),
+            b.steel,
+            gloss=0.5,
+        )
 
 
 def _anaesthesia(b, rng):
@@ -243,7 +276,12 @@ def _anaesthesia(b, rng):
     b.box((0.35, 0.6, 0.55), (cx - 0.12, cy, 1.18), grey)
     for k, color in enumerate(((200, 60, 50), (210, 180, 60), (80, 100, 190))):
         b.box((0.1, 0.09, 0.16), (cx + 0.1, cy - 0.2 + 0.13 * k, 1.04), b.paint(color))
-    b.add(mesh.lathe([(0.001, 1.3), (0.07, 1.3), (0.08, 1.0), (0.09, 0.92)], 16, (cx + 0.22, cy + 0.25, 0)), b.dark)
+    b.add(
+        mesh.lathe(
+            [(0.001, 1.3), (0.07, 1.3), (0.08, 1.0), (0.09, 0.92)], 16, (cx + 0.22, cy + 0.25, 0)
+        ),
+        b.dark,
+    )
     b.screen(np.array([cx + 0.05, cy, 1.62]), (0.46, 0.3), 0.5, _vitals(rng))
     for k, start in enumerate(((x1, cy + 0.2, 0.95), (x1, cy + 0.28, 0.9))):
         t = np.linspace(0, 1, 14)[:, None]
@@ -258,7 +296,12 @@ def _anaesthesia(b, rng):
     b.box((0.12, 0.12, 0.2), (px, py, 1.3), b.paint((210, 214, 220)))
     for k in range(5):
         a = 2 * np.pi * k / 5
-        b.add(mesh.tube([[px, py, 0.08], [px + 0.26 * np.cos(a), py + 0.26 * np.sin(a), 0.04]], 0.015), b.steel)
+        b.add(
+            mesh.tube(
+                [[px, py, 0.08], [px + 0.26 * np.cos(a), py + 0.26 * np.sin(a), 0.04]], 0.015
+            ),
+            b.steel,
+        )
 
 
 def _instruments(b, rng):
@@ -272,26 +315,57 @@ def _instruments(b, rng):
     mayo = np.array([(MAYO[0] + MAYO[1]) / 2, 0.12, 1.13])
     b.box((0.42, 0.62, 0.02), mayo, b.steel, gloss=0.5)
     b.box((0.40, 0.60, 0.012), mayo + [0, 0, 0.014], b.blue)
-    b.add(mesh.tube([mayo + [0.18, 0.3, 0], [mayo[0] + 0.18, 0.75, 1.12], [mayo[0] + 0.18, 0.75, 0.04]], 0.02), b.steel)
+    b.add(
+        mesh.tube(
+            [mayo + [0.18, 0.3, 0], [mayo[0] + 0.18, 0.75, 1.12], [mayo[0] + 0.18, 0.75, 0.04]],
+            0.02,
+        ),
+        b.steel,
+    )
     b.box((0.5, 0.4, 0.05), (mayo[0] + 0.18, 0.62, 0.03), b.steel)
     for top, center, count in ((0.945, (cx, cy), 34), (1.155, mayo[:2], 12)):
         span = np.array([0.24, 0.52]) if count > 20 else np.array([0.16, 0.25])
         for _ in range(count):
             place = np.array(center) + rng.uniform(-1, 1, 2) * span
             length = rng.uniform(0.08, 0.2)
-            b.box((length, 0.012, 0.01), (*place, top + 0.008), b.steel, rng.uniform(-0.4, 0.4), gloss=0.8)
+            b.box(
+                (length, 0.012, 0.01),
+                (*place, top + 0.008),
+                b.steel,
+                rng.uniform(-0.4, 0.4),
+                gloss=0.8,
+            )
     for place, radius in (((cx, cy + 0.4), 0.09), ((cx - 0.1, cy - 0.42), 0.07)):
-        b.add(mesh.lathe([(radius * 0.9, 0.99), (radius, 1.01), (radius * 0.6, 0.95)], 20, (*place, 0)), b.steel, gloss=0.7)
+        b.add(
+            mesh.lathe(
+                [(radius * 0.9, 0.99), (radius, 1.01), (radius * 0.6, 0.95)], 20, (*place, 0)
+            ),
+            b.steel,
+            gloss=0.7,
+        )
     for place, color in (((2.9, -2.4), (190, 40, 40)), ((2.4, -2.6), (210, 180, 50))):
-        b.add(mesh.lathe([(0.18, 0.62), (0.21, 0.6), (0.17, 0.0)], 20, (*place, 0)), b.paint(color))
-    b.add(mesh.lathe([(0.001, 0.52), (0.17, 0.52), (0.17, 0.46), (0.03, 0.45), (0.03, 0.1), (0.24, 0.03)], 20, (-3.1, -2.6, 0)), b.dark)
+        b.add(
+            mesh.lathe([(0.18, 0.62), (0.21, 0.6), (0.17, 0.0)], 20, (*place, 0)), b.paint(color)
+        )
+    b.add(
+        mesh.lathe(
+            [(0.001, 0.52), (0.17, 0.52), (0.17, 0.46), (0.03, 0.45), (0.03, 0.1), (0.24, 0.03)],
+            20,
+            (-3.1, -2.6, 0),
+        ),
+        b.dark,
+    )
 
 
 def _wall_things(b, rng, hard):
     x0, x1, y0, y1 = CART
     b.box((x1 - x0, y1 - y0, 1.0), ((x0 + x1) / 2, (y0 + y1) / 2, 0.55), b.white)
     for k in range(4):
-        b.box((0.02, 1.2, 0.19), (x1 + 0.005, (y0 + y1) / 2, 0.2 + 0.23 * k), b.paint((120, 150, 180)))
+        b.box(
+            (0.02, 1.2, 0.19),
+            (x1 + 0.005, (y0 + y1) / 2, 0.2 + 0.23 * k),
+            b.paint((120, 150, 180)),
+        )
     b.box((0.4, 1.5, 1.0), (-3.3, -1.9, 1.7), b.white)
     for k in range(3):
         b.box((0.02, 0.46, 0.94), (-3.09, -2.4 + 0.5 * k, 1.7), b.steel, gloss=0.6)
@@ -304,8 +378,11 @@ def _wall_things(b, rng, hard):
         b.screen(np.array([-3.46, -0.2, 1.7]), (1.3, 1.1), 0.0, np.full((64, 64, 3), 0.95), 7.0)
     b.box((0.5, 0.45, 1.3), (2.75, -0.1, 0.65), b.paint((206, 208, 212)))
     b.screen(np.array([2.52, -0.1, 1.1]), (0.3, 0.22), np.pi, _vitals(rng), 1.2)
-    for start, end in (((2.5, -0.1, 0.02), (1.0, 0.1, 0.02)), ((-1.8, -0.9, 0.02), (-3.4, -2.6, 0.02)),
-                       ((2.5, 0.05, 0.02), (3.4, -1.2, 0.02))):  # fmt: skip
+    for start, end in (
+        ((2.5, -0.1, 0.02), (1.0, 0.1, 0.02)),
+        ((-1.8, -0.9, 0.02), (-3.4, -2.6, 0.02)),
+        ((2.5, 0.05, 0.02), (3.4, -1.2, 0.02)),
+    ):
         t = np.linspace(0, 1, 24)[:, None]
         line = (1 - t) * np.array(start) + t * np.array(end)
         line[:, :2] += 0.15 * np.sin(t * 9 + rng.uniform(0, 6)) * np.array([0.4, 1.0])
@@ -318,14 +395,18 @@ def _lamp(b, lamp, post):
     u = np.cross(axis, [0.0, 1.0, 0.0])
     u /= np.linalg.norm(u)
     basis = np.stack([u, np.cross(axis, u), axis], axis=1)
-    shell = mesh.lathe([(0.001, -0.11), (0.15, -0.10), (0.27, -0.04), (0.30, 0.0), (0.28, 0.012)], 32)
+    shell = mesh.lathe(
+        [(0.001, -0.11), (0.15, -0.10), (0.27, -0.04), (0.30, 0.0), (0.28, 0.012)], 32
+    )
     disc = mesh.lathe([(0.28, 0.012), (0.20, 0.006), (0.001, 0.004)], 32)
     shell = (shell[0] @ basis.T + lamp.place - 0.02 * axis, shell[1][:, ::-1])
     disc = (disc[0] @ basis.T + lamp.place - 0.02 * axis, disc[1][:, ::-1])
     b.add(shell, b.white, gloss=0.4)
     b.add(disc, b.paint((255, 250, 235)), emission=4.0)
     back = lamp.place - 0.12 * axis
-    joint = np.array([back[0] * 0.4 + post[0] * 0.6, back[1] * 0.4 + post[1] * 0.6, back[2] + 0.35])
+    joint = np.array(
+        [back[0] * 0.4 + post[0] * 0.6, back[1] * 0.4 + post[1] * 0.6, back[2] + 0.35]
+    )
     top = np.array([*post, joint[2]])
     b.add(mesh.tube([back, back + [0, 0, 0.2], joint, top], 0.03), b.white, gloss=0.3)
     b.add(mesh.tube([[*post, HEIGHT_M], top - [0, 0, 0.05]], 0.05), b.white, gloss=0.3)
@@ -334,8 +415,10 @@ def _lamp(b, lamp, post):
 def _vitals(rng):
     image = np.full((200, 300, 3), 0.01, dtype=np.float32)
     t = np.arange(300)
-    for k, color in enumerate(((0.1, 0.9, 0.2), (0.9, 0.2, 0.15), (0.2, 0.7, 0.9), (0.9, 0.8, 0.1))):
-        wave = np.exp(-(((t % 60) - 20) / 3.0) ** 2) * 22 + 5 * np.sin(t / (8 + 3 * k))
+    for k, color in enumerate(
+        ((0.1, 0.9, 0.2), (0.9, 0.2, 0.15), (0.2, 0.7, 0.9), (0.9, 0.8, 0.1))
+    ):
+        wave = np.exp(-((((t % 60) - 20) / 3.0) ** 2)) * 22 + 5 * np.sin(t / (8 + 3 * k))
         line = np.stack([t[:220], 40 + 45 * k - wave[:220]], axis=1).astype(np.int32)
         cv2.polylines(image, [line], False, color, 2)
         cv2.putText(image, str(int(rng.integers(60, 130))), (232, 50 + 45 * k), 0, 1.0, color, 2)
@@ -353,7 +436,7 @@ def _scope(rng):
 
 def _scan(rng):
     y, x = np.mgrid[:200, :320]
-    rib = np.exp(-(((y % 26) - 13 + 0.001 * (x - 160) ** 2) / 5.0) ** 2)
+    rib = np.exp(-((((y % 26) - 13 + 0.001 * (x - 160) ** 2) / 5.0) ** 2))
     lung = 1 - 0.7 * np.exp(-(((np.abs(x - 160) - 60) / 42.0) ** 2 + ((y - 95) / 70.0) ** 2))
     value = np.clip(0.5 * lung * (0.7 + 0.3 * rib) + 0.03 * noise(rng, (200, 320), (2,)), 0, 1)
     return np.repeat(value[..., None], 3, axis=2).astype(np.float32)

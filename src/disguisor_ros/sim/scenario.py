@@ -55,7 +55,9 @@ class CameraPair:
     depth: Camera
 
 
-def cameras(count: int, width: int, height: int, rng: np.random.Generator) -> dict[str, CameraPair]:
+def cameras(
+    count: int, width: int, height: int, rng: np.random.Generator
+) -> dict[str, CameraPair]:
     """Ceiling cameras around the table, ``cn01`` first; up to eight.
 
     Parameters
@@ -65,8 +67,16 @@ def cameras(count: int, width: int, height: int, rng: np.random.Generator) -> di
         Of the colour images, pixels.
     rng : numpy Generator
     """
-    places = [(-2.2, -1.9, 2.40), (2.1, -1.85, 2.35), (2.15, 1.9, 2.45), (-2.1, 1.85, 2.38),
-              (0.1, -2.3, 2.70), (0.0, 2.3, 2.65), (-2.6, 0.2, 2.55), (1.5, 0.3, 2.90)]  # fmt: skip
+    places = [
+        (-2.2, -1.9, 2.40),
+        (2.1, -1.85, 2.35),
+        (2.15, 1.9, 2.45),
+        (-2.1, 1.85, 2.38),
+        (0.1, -2.3, 2.70),
+        (0.0, 2.3, 2.65),
+        (-2.6, 0.2, 2.55),
+        (1.5, 0.3, 2.90),
+    ]
     out = {}
     for k, place in enumerate(places[:count]):
         place = np.array(place) + rng.normal(0, 0.06, 3) * [1, 1, 0.5]
@@ -82,7 +92,9 @@ def _look_at(place, aim, roll) -> np.ndarray:
     x = np.cross(z, [0.0, 0.0, 1.0])
     x /= np.linalg.norm(x)
     pose = np.eye(4)
-    pose[:3, :3] = np.stack([x, np.cross(z, x), z], axis=1) @ Rotation.from_rotvec([0, 0, roll]).as_matrix()
+    pose[:3, :3] = (
+        np.stack([x, np.cross(z, x), z], axis=1) @ Rotation.from_rotvec([0, 0, roll]).as_matrix()
+    )
     pose[:3, 3] = place
     return pose
 
@@ -90,7 +102,9 @@ def _look_at(place, aim, roll) -> np.ndarray:
 def _device(name, tf_world_color, width, height, rng) -> CameraPair:
     focal = 0.475 * max(width, height * 4 / 3) * (1 + rng.normal(0, 0.003))
     center = np.array([width / 2, height / 2]) - 0.5 + rng.normal(0, 0.003, 2) * width
-    matrix = np.array([[focal, 0, center[0]], [0, focal * (1 + rng.normal(0, 5e-4)), center[1]], [0, 0, 1]])
+    matrix = np.array(
+        [[focal, 0, center[0]], [0, focal * (1 + rng.normal(0, 5e-4)), center[1]], [0, 0, 1]]
+    )
     distortion = np.array([0.08, -0.09, 3e-4, -2e-4, 0.03]) * (1 + rng.normal(0, 0.05, 5))
     color = Camera(name, width, height, matrix, invert_rigid(tf_world_color), distortion)
     # Azure Kinect: the depth camera sits 32 mm beside the colour camera and looks 6 degrees down.
@@ -128,22 +142,45 @@ def _plans(scenario, seconds, rng) -> list[list[Stay]]:
     head = (-0.85, 0.0, 1.0)
     surgeon = [Stay(forever, (0.12, 0.60), field, "work")]
     assistant = [Stay(forever, (0.20, -0.60), field, "work")]
-    scrub_nurse = _handing_over((0.84, -0.62), (0.95, 0.05, 1.18), (0.45, -0.22, 1.20), seconds, rng)
+    scrub_nurse = _handing_over(
+        (0.84, -0.62), (0.95, 0.05, 1.18), (0.45, -0.22, 1.20), seconds, rng
+    )
     second = [Stay(forever, (-0.42, -0.62), field, "work")]
     anaesthetist = _errands(
-        [((-1.42, 0.12), head, "reach"), ((-1.45, -0.95), (-2.0, -0.8, 1.5), "reach"),
-         ((-1.35, 0.45), head, "rest")], seconds, rng, (7, 14),
-    )  # fmt: skip
+        [
+            ((-1.42, 0.12), head, "reach"),
+            ((-1.45, -0.95), (-2.0, -0.8, 1.5), "reach"),
+            ((-1.35, 0.45), head, "rest"),
+        ],
+        seconds,
+        rng,
+        (7, 14),
+    )
     circulating = _errands(
-        [((1.75, -0.25), (1.75, -1.0, 0.95), "reach"), ((0.3, 1.9), _MONITOR, "rest"),
-         ((-2.3, 1.6), (-3.3, 1.3, 0.9), "reach"), ((1.3, 1.3), field, "rest"),
-         ((-0.6, -1.9), field, "rest"), ((2.1, 0.2), (2.7, -0.1, 1.1), "reach")],
-        seconds, rng, (3, 8),
-    )  # fmt: skip
+        [
+            ((1.75, -0.25), (1.75, -1.0, 0.95), "reach"),
+            ((0.3, 1.9), _MONITOR, "rest"),
+            ((-2.3, 1.6), (-3.3, 1.3, 0.9), "reach"),
+            ((1.3, 1.3), field, "rest"),
+            ((-0.6, -1.9), field, "rest"),
+            ((2.1, 0.2), (2.7, -0.1, 1.1), "reach"),
+        ],
+        seconds,
+        rng,
+        (3, 8),
+    )
     visitor = _errands(
-        [(_OUTSIDE, (3.0, 1.9, 1.5), "down"), ((1.9, 1.5), field, "rest"), ((0.65, 1.15), field, "rest"),
-         (_OUTSIDE, (6.0, 1.9, 1.5), "down")], seconds, rng, (4, 7), shuffle=False,
-    )  # fmt: skip
+        [
+            (_OUTSIDE, (3.0, 1.9, 1.5), "down"),
+            ((1.9, 1.5), field, "rest"),
+            ((0.65, 1.15), field, "rest"),
+            (_OUTSIDE, (6.0, 1.9, 1.5), "down"),
+        ],
+        seconds,
+        rng,
+        (4, 7),
+        shuffle=False,
+    )
     if scenario.staff == 3:
         return [surgeon, assistant, circulating]
     if scenario.staff == 5:
@@ -185,5 +222,10 @@ def patient_pose(time_s: float) -> Pose:
     wrists = root + np.array([[0.06, 0.30, 0.0], [0.06, -0.30, 0.0]])
     ankles = root + np.array([[0.86, 0.12, -0.05], [0.86, -0.12, -0.05]])
     return Pose(
-        root, turn, head_yaw=0.18 * np.sin(0.5 * time_s), head_pitch=0.12, wrists=wrists, ankles=ankles,
-    )  # fmt: skip
+        root,
+        turn,
+        head_yaw=0.18 * np.sin(0.5 * time_s),
+        head_pitch=0.12,
+        wrists=wrists,
+        ankles=ankles,
+    )

@@ -132,7 +132,8 @@ def _local_rotations(pose: Pose) -> dict[str, np.ndarray]:
     spine = rotation_z(pose.twist / len(_SPINE)) @ rotation_y(pose.lean / len(_SPINE))
     n = len(_NECK)
     neck = (
-        rotation_z(pose.head_yaw / n) @ rotation_y(pose.head_pitch / n)
+        rotation_z(pose.head_yaw / n)
+        @ rotation_y(pose.head_pitch / n)
         @ rotation_x(pose.head_roll / n)
     )
     eye = rotation_z(pose.gaze_yaw) @ rotation_y(pose.gaze_pitch)
