@@ -317,6 +317,14 @@ def _read_json(path: Path):
 def _malformed(path: Path):
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, cv2.error) as error:
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        cv2.error,
+        SystemError,  # what cv2.FileStorage makes of a file that is no YAML
+    ) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise UserError(f"{path}: malformed: {what}") from error
+        raise UserError(f"{path}: malformed: {' '.join(str(what).split())}") from error
