@@ -50,7 +50,7 @@ def directory(tmp_path):
 def test_world_is_z_up_and_in_metres(directory):
     recording = load_or_holistic(directory)
     camera = recording.cameras["cn01"]
-    # The depth camera is 2 m up, looks along -z of the y-up world (+y here); colour is 32 mm right.
+    # Depth is 2 m up and looks along -z of the y-up world (+y here); colour is 32 mm right of it.
     assert np.allclose(camera.center, [0.532, -3.0, 2.0])
     assert np.allclose(camera.tf_world_camera[:3, 2], [0, 1, 0], atol=1e-9)
     assert list(recording.keypoints) == [3, 7]
