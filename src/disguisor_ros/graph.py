@@ -33,6 +33,8 @@ def set_environment() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 
 @dataclass
 class Stage:
@@ -131,18 +133,14 @@ class Graph:
         return next((line for line in reversed(lines) if line), "it left no message")
 
     def memory_bytes(self) -> int:
-        """Memory of all stages: resident, without what they share."""
-        return sum(self.memory_by_stage().values())
+        """Memory of all stages: what each has for itself, and once what they share."""
+        pages = [_pages(process.pid) for process in self.processes.values()]
+        shared = max((shared for _, shared in pages), default=0)
+        return _PAGE * (sum(own for own, _ in pages) + shared)
 
     def memory_by_stage(self) -> dict[str, int]:
-        """Memory of each running stage, bytes: resident, what is shared being shared out."""
-        out = {}
-        for name, process in self.processes.items():
-            with contextlib.suppress(OSError):
-                text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-                pss = [line for line in text.splitlines() if line.startswith("Pss:")]
-                out[name] = sum(int(line.split()[1]) * 1024 for line in pss)
-        return out
+        """Memory that each running stage has for itself, bytes."""
+        return {name: _PAGE * _pages(p.pid)[0] for name, p in self.processes.items()}
 
     def stop(self) -> None:
         """Stop all stages, gently first."""
@@ -165,6 +163,15 @@ class Graph:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def _pages(pid: int) -> tuple[int, int]:
+    """Pages of a process in memory: its own and shared ones. (smaps would be exact, and slow.)"""
+    try:
+        _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+    except (OSError, ValueError):
+        return 0, 0
+    return resident - shared, shared
 
 
 def free_shared_memory() -> None:
