@@ -45,7 +45,9 @@ def front_camera(name="cn01", distortion=(), shift_m=0.0, width=WIDTH, height=HE
     return Camera(name, width, height, np.array(matrix), tf_camera_world, np.array(distortion))
 
 
-def head_at(template, x=2.0, y=0.0, z=0.0, away_deg=0.0, track_id=1, sigma_m=0.005, confidence=0.9):
+def head_at(
+    template, x=2.0, y=0.0, z=0.0, away_deg=0.0, track_id=1, sigma_m=0.005, confidence=0.9
+):
     """Head that looks at a camera in the origin when it stands on the x axis."""
     yaw = np.deg2rad(180.0 + away_deg)
     pose = np.eye(4)

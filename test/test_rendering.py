@@ -74,7 +74,8 @@ def test_moved_rays_see_what_a_new_scene_sees(x, y, yaw, scale):
 
 
 def test_heads_of_different_shapes_are_not_confused(template):
-    backend, camera, heads = EmbreeBackend(), front_camera(), [head_at(template), head_at(template)]
+    backend, camera = EmbreeBackend(), front_camera()
+    heads = [head_at(template), head_at(template)]
     heads[1].vertices = heads[0].vertices * np.float32([1.0, 1.0, 1.5])
     for _ in range(2):
         for head, stretch in zip(heads, (1.0, 1.5), strict=True):
@@ -89,7 +90,7 @@ def test_coarse_grid_samples_the_same_image(template):
     fine = cast(EmbreeBackend(), template, camera, head)
     coarse = cast(EmbreeBackend(), template, camera, head, Window(0, 0, 80, 60, step=4))
     block = (fine.triangle >= 0).reshape(60, 4, 80, 4).mean(axis=(1, 3))
-    assert np.mean(((coarse.triangle >= 0) != (block > 0.5))) < 0.01
+    assert np.mean((coarse.triangle >= 0) != (block > 0.5)) < 0.01
 
 
 def test_surface_facing_the_lamp_is_brightest():

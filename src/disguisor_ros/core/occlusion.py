@@ -125,8 +125,10 @@ def _samples(
         along_m = z_m * (x * r_z[0] + y * r_z[1] + r_z[2]) + np.float32(offset[2])
         near = (z_m > 0) & (along_m > 0.05) & (along_m < farthest_m)
     x, y, z_m, along_m = x[near], y[near], z_m[near], along_m[near]
-    across = [z_m * (x * r[0] + y * r[1] + r[2]) + np.float32(t) for r, t in zip((r_x, r_y), offset)]
-    return np.stack(across, axis=-1) / along_m[:, None], along_m, near
+    rays = np.empty((len(x), 2), np.float32)
+    for k, row in enumerate((r_x, r_y)):
+        rays[:, k] = z_m * (x * row[0] + y * row[1] + row[2]) + np.float32(offset[k])
+    return rays / along_m[:, None], along_m, near
 
 
 def _footprint(

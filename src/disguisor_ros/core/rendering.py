@@ -94,7 +94,7 @@ def _quadratic(points: np.ndarray) -> np.ndarray:
 
 
 def _lattice(start: int, count: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places (n,) over ``count`` samples, and weights (count, n) that interpolate them linearly."""
+    """Places (n,) over ``count`` samples, and weights (count, n) that interpolate linearly."""
     nodes = 2 + (count - 1) * step // _LATTICE_PX
     place = np.arange(count) * ((nodes - 1) / max(count - 1, 1))
     weights = np.maximum(1 - np.abs(place[:, None] - np.arange(nodes)), 0)

@@ -244,7 +244,8 @@ def _spread(rays: list[tuple]) -> float:
     offset = point - origins
     distance = np.einsum("nj,nj->n", offset, directions)
     size = np.array([size for _, _, size in rays]) * distance / FACE_SIZE_M
-    if (distance <= 0).any() or (np.abs(np.log(np.maximum(size, 1e-9))) > np.log(FACE_SIZE_FACTOR)).any():
+    off = np.abs(np.log(np.maximum(size, 1e-9)))
+    if (distance <= 0).any() or (off > np.log(FACE_SIZE_FACTOR)).any():
         return np.inf
     return float(np.linalg.norm(offset - distance[:, None] * directions, axis=1).max())
 
