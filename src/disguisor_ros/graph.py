@@ -166,7 +166,7 @@ class Graph:
 
 
 def _pages(pid: int) -> tuple[int, int]:
-    """Pages of a process in memory: its own and shared ones. (smaps would be exact, and slow.)"""
+    """Pages of a process in memory, its own and shared ones; smaps would be exact, and slow."""
     try:
         _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
     except (OSError, ValueError):
