@@ -19,11 +19,13 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from disguisor_msgs.msg import CameraStamps, FrameSet, Heads, Keypoints2D
+from disguisor_ros.bridge import calibration
 from disguisor_ros.bridge.images import fill_image
 from disguisor_ros.bridge.messages import time_message
 from disguisor_ros.core.anonymize import AnonymizedImage, blank
 from disguisor_ros.nodes import common, face_renderer
 from disguisor_ros.nodes.face_renderer import FaceRendererNode, ImageOutlet
+from disguisor_ros.nodes.pose3d import Pose3DNode
 
 SOURCES = Path(__file__).parents[1] / "src" / "disguisor_ros"
 WIDTH, HEIGHT = 64, 48
@@ -176,6 +178,12 @@ def _header(stamp):
     return Header(stamp=time_message(stamp), frame_id="cam_color_optical_frame")
 
 
+def _info(focal=60.0):
+    info = CameraInfo(header=_header(0), width=WIDTH, height=HEIGHT)
+    info.k = np.array([focal, 0, 32, 0, focal, 24, 0, 0, 1])
+    return info
+
+
 class _Clock:
     def __init__(self):
         self.ns = 10**12
@@ -197,7 +205,7 @@ def ros():
 @pytest.fixture
 def clock(monkeypatch):
     clock = _Clock()
-    for module in (common, face_renderer):
+    for module in (common, face_renderer, calibration):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -219,14 +227,14 @@ def _anew(node):
     node.withheld.clear()
     node.offered, node.on_failure, node._newest_ns, node._heads_at = {}, "drop", {}, 0.0
     assert node.trigger_activate().name == "SUCCESS"
-    info = CameraInfo(header=_header(0), width=WIDTH, height=HEIGHT)
-    info.k = np.array([60.0, 0, 32, 0, 60, 24, 0, 0, 1])
-    node.heard_by["/cam/color/camera_info"](serialize_message(info))
+    node.rig = calibration.CameraRig()
+    node._infos.clear()
+    node.heard_by["/cam/color/camera_info"](serialize_message(_info()))
     transforms = TFMessage()
     stamped = TransformStamped(child_frame_id="cam_color_optical_frame")
     stamped.header.frame_id = "world"
     transforms.transforms = [stamped]
-    node.heard_by["/tf_static"](transforms)
+    node.rig.add_transforms(transforms)
     return node
 
 
@@ -306,6 +314,48 @@ def test_without_calibration_it_is_withheld(bench):
     bench.keypoints(SECOND)
     bench.head_message(SECOND)
     assert bench.out == [] and bench.withheld == {"no calibration": 1}
+
+
+def test_a_calibration_that_changes_is_not_used_before_it_has_settled(bench, clock):
+    changed = serialize_message(_info(focal=80.0))
+    bench.heard_by["/cam/color/camera_info"](changed)
+    for k, leaves in ((1, False), (2, False), (3, True)):
+        bench.color(k * SECOND)
+        bench.keypoints(k * SECOND)
+        bench.head_message(k * SECOND)
+        assert (bench.out == [k * SECOND]) == leaves
+        clock.ns += int(1.6 * SECOND)
+        bench.heard_by["/cam/color/camera_info"](changed)
+    assert bench.withheld == {"no calibration": 2}
+
+
+class Watcher(Pose3DNode):
+    listen = Bench.listen
+    offer = Bench.offer
+    tell = Bench.tell
+
+    def __init__(self):
+        self.heard_by, self.offered = {}, {}
+        super().__init__()
+
+
+def test_who_is_in_the_room_is_learnt_before_frames_may_leave(ros):
+    node = Watcher()
+    node.trigger_configure()
+    node.trigger_activate()
+    left = node.offered["/disguisor/persons3d"].sent
+
+    def see(first_ns):
+        for k in range(10):
+            stamp = first_ns + k * SECOND // 5
+            node.tell("/disguisor/frame_set", FrameSet(header=_header(stamp)))
+        return [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in left]
+
+    start = 100 * SECOND
+    for first in (start, start - 50 * SECOND, start + 1000 * SECOND):
+        left.clear()
+        assert see(first) == [first + SECOND + k * SECOND // 5 for k in range(5)]
+    node.destroy_node()
 
 
 def test_a_blank_frame_has_the_header_and_none_of_the_pixels(bench, clock):
