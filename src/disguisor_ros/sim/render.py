@@ -54,7 +54,7 @@ def _blocked(scenes, start, towards, far) -> np.ndarray:
 
 
 def _scene(vertices, faces):
-    scene = o3d.t.geometry.RaycastingScene(nthreads=2)
+    scene = o3d.t.geometry.RaycastingScene(nthreads=1)  # cameras run in parallel
     scene.add_triangles(
         np.ascontiguousarray(vertices, dtype=np.float32),
         np.ascontiguousarray(faces, dtype=np.uint32),
