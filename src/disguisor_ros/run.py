@@ -129,7 +129,8 @@ def _parameters(args, recording: Recording) -> dict[str, dict]:
         # Nothing may be lost on the way in: the bag waits, the graph does not hurry.
         "*": {"qos_overrides": reliable, "patience": 10.0},
         "synchronizer": {"slop": slop, "max_wait": 10.0},
-        "pose3d": {"warm_up": 0.0},  # the beginning of a recording is wanted, too
+        # The beginning of a recording is wanted, too, and no instant of it gets lost.
+        "pose3d": {"warm_up": 0.0, "predict": 0.7},
         "smpl_fitter": {"model_path": args.model_path or ""},
         "face_renderer": renderer,
         "pose2d": {"image_transport": recording.transport, "slop": slop},

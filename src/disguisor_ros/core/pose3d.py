@@ -113,7 +113,16 @@ class PoseEstimator:
         expected: list[Prediction],
         stamp_ns: int,
     ) -> None:
-        """Give people without a track that of one who was lost near by."""
+        """Give people without a track that of one who was lost near by.
+
+        First, nobody leaps: who was found too far from where his track expects him is somebody
+        else, and the track goes on as a prediction.
+        """
+        for k, group in enumerate(groups):
+            if group.track is not None:
+                there, track = expected[group.track].joints, self.tracks[group.track]
+                if body_distance(result.joints[k], there) > _reach_m(track, stamp_ns):
+                    group.track = None
         fresh = [k for k, group in enumerate(groups) if group.track is None]
         taken = {group.track for group in groups}
         lost = [t for t in range(len(self.tracks)) if t not in taken]
@@ -121,8 +130,7 @@ class PoseEstimator:
             return
         there = np.array([expected[t].joints for t in lost])
         apart = body_distance(result.joints[fresh][:, None], there[None])
-        reach = np.array([self.tracks[t].missed_s(stamp_ns) for t in lost])
-        reach = np.minimum(_REACH_M + _SPEED * reach, 1.5)
+        reach = np.array([_reach_m(self.tracks[t], stamp_ns) for t in lost])
         cost = np.where(apart < reach, apart, _FAR_M)
         for row, column in zip(*linear_sum_assignment(cost), strict=True):
             if cost[row, column] < _FAR_M:
@@ -197,3 +205,8 @@ class PoseEstimator:
             )
         self.tracks = [track for track in self.tracks if track.track_id not in dropped]
         return persons
+
+
+def _reach_m(track: Track, stamp_ns: int) -> float:
+    """How far from where a track expects its person he may be found, metres."""
+    return min(_REACH_M + _SPEED * track.missed_s(stamp_ns), 1.5)
