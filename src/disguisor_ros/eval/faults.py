@@ -133,12 +133,16 @@ class Fault:
     kinds : iterable of str
     undo : callable, optional
         Called at its end.
+    over : callable, optional
+        Whether it has ended before its time.
     """
 
-    def __init__(self, name, target, cameras, seconds, change=None, kinds=(), undo=None):
+    def __init__(
+        self, name, target, cameras, seconds, change=None, kinds=(), undo=None, over=None
+    ):
         self.name, self.target, self.cameras = name, target, set(cameras)
         self.change, self.kinds, self.undo = change, set(kinds), undo
-        self.ends = time.monotonic() + seconds
+        self.ends, self.over = time.monotonic() + seconds, over or (lambda: False)
 
     def hits(self, sample) -> bool:
         """Whether the fault changes this message."""
@@ -240,7 +244,7 @@ class Campaign:
         while self._due and self._due[0][0] <= now:
             _, _, topic, raw = self._due.pop(0)
             self.watch.publish(topic, raw)
-        for fault in [f for f in self.active if f.ends <= now]:
+        for fault in [f for f in self.active if f.ends <= now or f.over()]:
             self.active.remove(fault)
             if fault.undo:
                 fault.undo()
@@ -351,17 +355,16 @@ class Campaign:
         )
 
         def undo():
-            try:
-                recorder.wait(60.0)
-            except subprocess.TimeoutExpired:
+            if recorder.poll() is None:
                 recorder.kill()
-                recorder.wait()
+            recorder.wait()
             left = list(out.parent.iterdir())
             if recorder.returncode != 3 or left:
                 self.crashes.append(f"recorder on a full disk: {recorder.returncode}, {left}")
             shutil.rmtree(out.parent)
 
-        return Fault(name, "recorder", self.cameras, 20.0, undo=undo)
+        over = lambda: recorder.poll() is not None  # noqa: E731
+        return Fault(name, "recorder", self.cameras, 120.0, undo=undo, over=over)
 
     # Soaking.
 
@@ -385,14 +388,14 @@ class Campaign:
 
 
 def record_to_full_disk(out: str, *cameras: str) -> None:
-    """Record the graph's output until the disk is full (4 MB); exits with 3, leaving nothing."""
+    """Record the graph's output until the disk is full (1 MB); exits with 3, leaving nothing."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import Image
 
     from disguisor_ros.bridge.bags import BagWriter
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
     rclpy.init()
     node = rclpy.create_node("recorder")
     writer = BagWriter(out)
