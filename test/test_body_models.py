@@ -9,9 +9,9 @@ from disguisor_ros.core.body_models import (
     LIMB_ENDS,
     PARENTS,
     SEGMENTS,
-    AnnyModel,
+    load_anny,
     BodyModel,
-    SmplxModel,
+    load_smplx,
 )
 from disguisor_ros.core.rotations import yaw_matrix
 
@@ -94,7 +94,7 @@ def check_body(model: BodyModel) -> None:
 
 
 def test_anny_stands_at_ease_in_the_body_frame():
-    model = AnnyModel()
+    model = load_anny()
     check_body(model)
     assert 1.6 < np.ptp(model.vertices[:, 2]) < 1.9
     # Wrists hang below the hips' height and the mesh's hands are near them.
@@ -104,7 +104,7 @@ def test_anny_stands_at_ease_in_the_body_frame():
 
 @pytest.mark.parametrize("kind", ["smpl", "smplh", "smplx"])
 def test_smpl_family_from_the_official_layout(tmp_path, kind):
-    model = SmplxModel(write_model(tmp_path, kind))
+    model = load_smplx(write_model(tmp_path, kind))
     check_body(model)
     thigh = np.linalg.norm(model.keypoints[13] - model.keypoints[11])
     assert thigh == pytest.approx(np.linalg.norm(SMPL_JOINTS[4] - SMPL_JOINTS[1]), abs=1e-5)
@@ -112,24 +112,24 @@ def test_smpl_family_from_the_official_layout(tmp_path, kind):
 
 def test_smpl_betas_change_the_body(tmp_path):
     path = write_model(tmp_path, "smpl")
-    small, large = SmplxModel(path), SmplxModel(path, betas=np.eye(10)[0] * 0.1)
+    small, large = load_smplx(path), load_smplx(path, betas=np.eye(10)[0] * 0.1)
     ratio = np.ptp(large.keypoints[:, 2]) / np.ptp(small.keypoints[:, 2])
     assert ratio == pytest.approx(1.1, abs=1e-3)
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
-        SmplxModel(tmp_path / "missing.npz")
+        load_smplx(tmp_path / "missing.npz")
     (tmp_path / "junk.npz").write_bytes(b"junk")
     with pytest.raises(ValueError, match="junk.npz: not a SMPL"):
-        SmplxModel(tmp_path / "junk.npz")
+        load_smplx(tmp_path / "junk.npz")
     np.savez(tmp_path / "odd.npz", weights=np.zeros((100, 24)))
     with pytest.raises(ValueError, match="6890 or 10475 vertices, got 100"):
-        SmplxModel(tmp_path / "odd.npz")
+        load_smplx(tmp_path / "odd.npz")
 
 
 def test_skin_moves_rigidly_and_bends_at_the_pivot():
-    model = AnnyModel()
+    model = load_anny()
     count = len(SEGMENTS)
     turned = np.tile(yaw_matrix(0.5), (1, count, 1, 1))
     pivots = (model.pivots @ yaw_matrix(0.5).T + [1, 2, 3])[None]

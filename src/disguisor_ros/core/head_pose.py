@@ -137,7 +137,8 @@ class HeadSolver:
             rotation[:, k] = torso @ yaw_matrix(yaw) @ exp_so3(np.deg2rad(TORSO_MEAN_DEG))
         rotation[:, -1] = np.where(prior.known[:, None, None], prior.rotation, upright)
         problem = _Problem(
-            seen.select(rows), neck[rows], neck_information[rows], torso[rows], scale[rows], prior.select(rows),
+            seen.select(rows), neck[rows], neck_information[rows], torso[rows], scale[rows],
+            prior.select(rows),
             self.points, self.neck_base,
         )  # fmt: skip
         rotation = rotation.reshape(-1, 3, 3)

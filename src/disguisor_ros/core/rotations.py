@@ -52,7 +52,7 @@ def log_so3(rotation: np.ndarray) -> np.ndarray:
 
 
 def left_jacobian_inverse(rotvec: np.ndarray) -> np.ndarray:
-    """d log(exp(d) exp(rotvec)) / d d at d = 0, shape (..., 3) to (..., 3, 3).
+    """Derivative of log(exp(d) exp(rotvec)) by d at d = 0, shape (..., 3) to (..., 3, 3).
 
     Sola, Deray, Atchuthan: A micro Lie theory for state estimation in robotics, eq. 146.
     """

@@ -128,7 +128,7 @@ class FrameSynchronizer:
         return min(near, key=lambda s: abs(s.stamp_ns - stamp_ns), default=None)
 
     def _missing(self, frame_set: FrameSet) -> set[tuple[str, str]]:
-        """What may still come for a set. Stamps of a topic only grow: one past the set will not."""
+        """What may still come for a set; a topic whose stamps are past it has no more."""
         return {
             (camera, kind)
             for camera, kind in self._expected

@@ -11,7 +11,7 @@ import numpy as np
 import open3d as o3d
 
 from disguisor_ros.bridge.room_bag import RoomBag
-from disguisor_ros.core.body_models import AnnyModel
+from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.rendering import Window
 from disguisor_ros.core.rotations import yaw_matrix
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cameras", type=int, default=4, help="1 to 8 (default: 4)")
     parser.add_argument("--persons", type=int, default=5, help="0 to 12 (default: 5)")
     parser.add_argument("--frames", type=int, default=60, help="instants (default: 60)")
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="figures to write")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="to write")
 
 
 def main(args) -> int:
@@ -62,7 +62,7 @@ def write_room(path: Path, cameras: int, persons: int, frames: int) -> None:
     """Write a bag of people who stand in a circle and shift their weight, with their depth."""
     color = {name: _resized(c, name, SIZE) for name, c in ring_of_cameras(cameras).items()}
     depth = {name: _resized(c, name, DEPTH_SIZE) for name, c in color.items()}
-    model = AnnyModel()
+    model = load_anny()
     rng = np.random.default_rng(0)
     grey = {n: rng.integers(90, 110, (SIZE[1], SIZE[0], 3), dtype=np.uint8) for n in color}
     around = 2 * np.pi * np.arange(persons) / max(persons, 1)
@@ -101,7 +101,7 @@ def _scene(model, turns, places) -> o3d.t.geometry.RaycastingScene:
 
 
 def _depth_mm(scene, camera: Camera) -> np.ndarray:
-    """Depth image of a scene, uint16; each ray is scaled to depth 1, so its length is the depth."""
+    """Depth image of a scene, uint16; rays reach depth 1, so their length is the depth."""
     window = Window(0, 0, camera.width, camera.height)
     normalized = window.normalized(camera).reshape(-1, 2)
     rays = np.concatenate([normalized, np.ones((len(normalized), 1), np.float32)], axis=1)

@@ -17,7 +17,7 @@ from rich.table import Table
 from scipy.optimize import linear_sum_assignment
 
 from disguisor_ros.core.anonymize import FaceRenderer
-from disguisor_ros.core.body_models import AnnyModel
+from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.face_cover import FACE_CONFIDENCE
 from disguisor_ros.core.fitting import BodyFitter
@@ -81,7 +81,7 @@ def run_stages(
     template = HeadTemplate.load()
     cameras = recording.cameras
     estimator = PoseEstimator()
-    fitter = BodyFitter(AnnyModel(), template)
+    fitter = BodyFitter(load_anny(), template)
     registrar = HeadRegistrar(template)
     renderers = {name: FaceRenderer(template) for name in cameras}
     regions, stage_ms = {}, {stage: [] for stage in STAGES}

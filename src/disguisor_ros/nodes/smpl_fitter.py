@@ -16,7 +16,7 @@ from disguisor_ros.bridge.messages import (
     read_persons,
     write_bodies,
 )
-from disguisor_ros.core.body_models import AnnyModel, SmplxModel
+from disguisor_ros.core.body_models import load_anny, load_smplx
 from disguisor_ros.core.fitting import BodyFitter
 from disguisor_ros.nodes.common import LATCHED, RESULT, StageNode, run_node
 
@@ -33,7 +33,7 @@ class SmplFitterNode(StageNode):
         )
 
     def load(self):
-        self.model = SmplxModel(self.model_path) if self.model_path else AnnyModel()
+        self.model = load_smplx(self.model_path) if self.model_path else load_anny()
         self.fitter = BodyFitter(self.model)
         self.markers = MeshMarkers("bodies", self.model.faces, opacity=0.5)
 
