@@ -9,8 +9,8 @@ from disguisor_ros.core.body_models import (
     LIMB_ENDS,
     PARENTS,
     SEGMENTS,
-    load_anny,
     BodyModel,
+    load_anny,
     load_smplx,
 )
 from disguisor_ros.core.rotations import yaw_matrix
