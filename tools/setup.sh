@@ -67,7 +67,7 @@ fi
 say "building messages with colcon"
 include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
 numpy_include=$("$venv/bin/python" -c 'import numpy; print(numpy.get_include())')
-grep -rlE /opt/python/ "$venv/share" --include='*.cmake' | xargs -r sed -i -E \
+{ grep -rlE /opt/python/ "$venv/share" --include='*.cmake' || true; } | xargs -r sed -i -E \
   "s#/opt/python/[^;\" ]*/numpy/_core/include#$numpy_include#g; s#/opt/python/[^;\" ]*/include/python[0-9.]+#$include#g"
 log=build/setup.log; mkdir -p build
 AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv LD_LIBRARY_PATH=$venv/lib PATH=$venv/bin:$PATH COLCON_DEFAULTS_FILE=/dev/null \
