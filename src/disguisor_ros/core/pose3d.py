@@ -21,6 +21,9 @@ _FAR_M = 1e3
 #: Bodies closer to each other are one.
 _SAME_BODY_M = 0.3
 
+#: A person is predicted this long while a camera that last saw him gives nothing, seconds.
+_BLIND_S = 10.0
+
 #: Instants at which a person must have been seen to be predicted later.
 _CONFIRMED = 2
 
@@ -85,7 +88,12 @@ class PoseEstimator:
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
         self._stamp_ns = stamp_ns
-        self.tracks = [t for t in self.tracks if t.missed_s(stamp_ns) <= self.forget_s]
+        cameras_now = set(keypoints_by_camera)
+        self.tracks = [
+            t
+            for t in self.tracks
+            if t.missed_s(stamp_ns) <= max(self.forget_s, self._patience_s(t, cameras_now))
+        ]
         expected = [track.predict(stamp_ns) for track in self.tracks]
         scene = Scene(
             detections,
@@ -104,7 +112,11 @@ class PoseEstimator:
             self._seen(group, result, k, detections, expected, stamp_ns)
             for k, group in enumerate(groups)
         ]
-        return persons + self._unseen(persons, expected, stamp_ns)
+        return persons + self._unseen(persons, expected, stamp_ns, cameras_now)
+
+    def _patience_s(self, track: Track, cameras: set[str]) -> float:
+        """How long a person is predicted: longer for want of a camera that saw him."""
+        return self.predict_s if track.cameras <= cameras else max(self.predict_s, _BLIND_S)
 
     def _recognise(
         self,
@@ -121,7 +133,7 @@ class PoseEstimator:
         for k, group in enumerate(groups):
             if group.track is not None:
                 there, track = expected[group.track].joints, self.tracks[group.track]
-                if body_distance(result.joints[k], there) > _reach_m(track, stamp_ns):
+                if body_distance(result.joints[k], there) > _reach_m(track, group, stamp_ns):
                     group.track = None
         fresh = [k for k, group in enumerate(groups) if group.track is None]
         taken = {group.track for group in groups}
@@ -130,7 +142,9 @@ class PoseEstimator:
             return
         there = np.array([expected[t].joints for t in lost])
         apart = body_distance(result.joints[fresh][:, None], there[None])
-        reach = np.array([_reach_m(self.tracks[t], stamp_ns) for t in lost])
+        reach = np.array(
+            [[_reach_m(self.tracks[t], groups[k], stamp_ns) for t in lost] for k in fresh]
+        )
         cost = np.where(apart < reach, apart, _FAR_M)
         for row, column in zip(*linear_sum_assignment(cost), strict=True):
             if cost[row, column] < _FAR_M:
@@ -161,6 +175,7 @@ class PoseEstimator:
             self.tracks.append(track)
         track.age += 1
         track.anchored |= group.anchored
+        track.cameras = {detections.names[view] for view in group.detections}
         return Person3D(
             track_id=track.track_id,
             joints=result.joints[k],
@@ -175,7 +190,11 @@ class PoseEstimator:
         )
 
     def _unseen(
-        self, seen: list[Person3D], expected: list[Prediction], stamp_ns: int
+        self,
+        seen: list[Person3D],
+        expected: list[Prediction],
+        stamp_ns: int,
+        cameras: set[str],
     ) -> list[Person3D]:
         """People who are not seen at this instant but were just now.
 
@@ -191,7 +210,8 @@ class PoseEstimator:
                 dropped.add(track.track_id)
                 continue
             track.age += 1
-            if track.hits < _CONFIRMED or track.missed_s(stamp_ns) > self.predict_s:
+            patience_s = self._patience_s(track, cameras)
+            if track.hits < _CONFIRMED or track.missed_s(stamp_ns) > patience_s:
                 continue
             persons.append(
                 Person3D(
@@ -207,6 +227,12 @@ class PoseEstimator:
         return persons
 
 
-def _reach_m(track: Track, stamp_ns: int) -> float:
-    """How far from where a track expects its person he may be found, metres."""
+def _reach_m(track: Track, group: Group, stamp_ns: int) -> float:
+    """How far from where a track expects its person he may be found, metres.
+
+    A stray detection in one view must not take away the track of somebody who is merely not
+    detected, and with it the cover of his face.
+    """
+    if len(group.detections) < 2 and track.anchored:
+        return _REACH_M
     return min(_REACH_M + _SPEED * track.missed_s(stamp_ns), 1.5)

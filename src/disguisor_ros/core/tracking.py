@@ -45,6 +45,8 @@ class Track:
         Whether the distance was ever measured, by two views or by depth.
     age, hits : int
         Instants since birth, and those at which the person was seen.
+    cameras : set of str
+        That saw the person last.
     """
 
     track_id: int
@@ -56,6 +58,7 @@ class Track:
     anchored: bool = False
     age: int = 0
     hits: int = 1
+    cameras: set[str] = field(default_factory=set)
 
     def missed_s(self, stamp_ns: int) -> float:
         """Seconds since the person was last seen."""

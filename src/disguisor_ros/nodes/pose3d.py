@@ -32,7 +32,7 @@ class Pose3DNode(StageNode):
             )
         )
         predict_s = self.parameter(
-            "predict", 1.5, "How long people who are no longer seen are covered, s.", (0.0, 10.0)
+            "predict", 3.0, "How long people who are no longer seen are covered, s.", (0.0, 10.0)
         )
         self.estimator = PoseEstimator(predict_s=predict_s, forget_s=max(3.0, predict_s))
         self._began_ns = self._last_ns = None
