@@ -16,7 +16,7 @@ from disguisor_ros.graph import Graph
 from disguisor_ros.recordings import Recording, check_keypoints
 
 #: Images of one camera that may be under way at once with ``--rate max``.
-WINDOW = 3
+WINDOW = 2
 #: The graph must be up after this long, seconds.
 START_S = 120.0
 #: A frame that has not come out after this long is lost, seconds.
