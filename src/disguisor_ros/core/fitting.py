@@ -72,6 +72,7 @@ class _Track:
     lengths: np.ndarray
     precision: np.ndarray
     head: HeadState | None = None
+    joints: np.ndarray | None = None
 
 
 @dataclass
@@ -199,7 +200,17 @@ class BodyFitter:
         )
         scale = np.exp(HEAD_SHARE * solution.lengths[:, 0])
         previous = [t.head for t in tracks]
-        return self.head_solver(persons, seen, neck, spread, chest, scale, previous, stamp_ns)
+        states = self.head_solver(
+            persons, seen, neck, spread, chest, scale, previous, stamp_ns
+        )
+        for i, (person, before) in enumerate(zip(persons, previous)):
+            if before is not None and not person.detections:
+                # Nobody looked: the head stays on the body as it was, ever less certain.
+                moved = person.joints - tracks[i].joints
+                moved = moved[np.isfinite(moved).all(axis=1)]
+                shift = np.median(moved, axis=0) if len(moved) else np.zeros(3)
+                states[i] = before.carried(shift, stamp_ns)
+        return states
 
     def _remember(self, persons, solution, tracks, states, stamp_ns) -> None:
         cut = 3 + 3 * len(BODY)
@@ -215,7 +226,7 @@ class BodyFitter:
                 precision = precision + news / CORRELATED_INSTANTS
             self._tracks[person.track_id] = _Track(
                 stamp_ns, solution.translation[i], solution.rotations[i],
-                solution.lengths[i], precision, states[i],
+                solution.lengths[i], precision, states[i], person.joints,
             )  # fmt: skip
 
     def _bodies(self, persons, solution, states) -> list[Body]:

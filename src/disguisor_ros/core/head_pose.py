@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,6 +77,21 @@ class HeadState:
     method: str
     confidence: float
     stamp_ns: int
+
+    def carried(self, moved: np.ndarray, stamp_ns: int) -> HeadState:
+        """The head of somebody whom no camera sees, moved with the body, shape (3,), metres."""
+        seconds = max((stamp_ns - self.stamp_ns) * 1e-9, 0.0)
+        walk = np.repeat([WALK_M**2, np.deg2rad(WALK_DEG) ** 2], 3) * seconds
+        sigma = float(np.sqrt(self.sigma_m**2 + WALK_M**2 * seconds))
+        return replace(
+            self,
+            translation=self.translation + moved,
+            covariance=self.covariance + np.diag(walk),
+            sigma_m=sigma,
+            method="predicted",
+            confidence=float(np.exp(-((sigma / 0.12) ** 2))),
+            stamp_ns=stamp_ns,
+        )
 
 
 class HeadSolver:

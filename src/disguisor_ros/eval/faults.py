@@ -184,7 +184,8 @@ class Campaign:
         self._until(lambda: self.watch.images > 0, 60.0, "give an image")
         self._for(CONTROL_S)
         control = self.watch.begin_faults()
-        with console.status("") as status:
+        # Interrupted, it reports what there is.
+        with contextlib.suppress(KeyboardInterrupt), console.status("") as status:
             while sum(self.injected.values()) < self.args.n:
                 self._inject()
                 status.update(f"{sum(self.injected.values())} faults, {self.watch.line()}")
