@@ -14,6 +14,7 @@ from geometry_msgs.msg import TransformStamped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rclpy.serialization import serialize_message
+from room import camera_ring, person, seen
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
@@ -23,6 +24,7 @@ from disguisor_ros.bridge import calibration
 from disguisor_ros.bridge.images import fill_image
 from disguisor_ros.bridge.messages import time_message
 from disguisor_ros.core.anonymize import AnonymizedImage, blank
+from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.nodes import common, face_renderer
 from disguisor_ros.nodes.face_renderer import FaceRendererNode, ImageOutlet
 from disguisor_ros.nodes.pose3d import Pose3DNode
@@ -494,3 +496,38 @@ def test_health_says_when_nothing_can_leave(bench, clock):
     good, line = bench.health(1)
     assert (level, good) == (b"\x01", b"\x00")
     assert line.startswith("1 in, 1 out, 0 withheld, 0 waiting")
+
+
+# Nobody who was there is left out because he is missed.
+
+RIG = camera_ring(4)
+
+
+def _watched(estimator, body, frames=10):
+    for frame in range(frames):
+        estimator(seen([body], RIG), RIG, frame * SECOND // 5)
+    return frames * SECOND // 5
+
+
+@pytest.mark.parametrize("blind", [0, 1])
+def test_nobody_is_forgotten_for_want_of_the_camera_that_saw_him(blind):
+    estimator = PoseEstimator(floor_z_m=0.0)
+    now = _watched(estimator, person(0, 0))
+    looking = list(RIG)[blind:]
+    for frame in range(25):
+        nobody = {name: np.zeros((0, 17, 3)) for name in looking}
+        there = estimator(nobody, {n: RIG[n] for n in looking}, now + frame * SECOND // 5)
+    assert [p.status for p in there] == ["predicted"] * blind
+
+
+def test_a_stray_detection_does_not_take_a_cover_away():
+    estimator = PoseEstimator(floor_z_m=0.0)
+    lost = person(0, 0)
+    now = _watched(estimator, lost)
+    for frame in range(3):
+        stray = {name: np.zeros((0, 17, 3)) for name in RIG}
+        one = next(iter(RIG))
+        stray[one] = seen([person(0.7, 0.7)], RIG)[one]
+        there = estimator(stray, RIG, now + frame * SECOND // 5)
+        off = [np.linalg.norm(p.joints[:5].mean(0) - lost[:5].mean(0)) for p in there]
+        assert min(off) < 0.3
