@@ -85,6 +85,7 @@ class Replay:
         # Not the events executor: it does not let other threads publish while it spins.
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
+        self._write_error: OSError | None = None
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
@@ -163,13 +164,14 @@ class Replay:
             with self._changed:
                 got = sum(self.got.values())
                 if not self._sent:
-                    return
+                    break
                 if got != last:
                     last, since = got, time.monotonic()
                 if time.monotonic() - since > LOST_S:
                     break
                 self._changed.wait(0.2)
             self._check_alive()
+        self._check_alive()
         self.lost += len(self._sent)
 
     def summary(self) -> str:
@@ -214,6 +216,9 @@ class Replay:
             self._check_alive()
 
     def _check_alive(self) -> None:
+        if self._write_error:
+            why = self._write_error.strerror
+            raise UserError(f"{self.writer.path}: cannot be written ({why})")
         for name in self.graph.dead():
             raise StageDied(f"stage {name} died: {self.graph.why(name)}")
 
@@ -314,7 +319,10 @@ class Replay:
         # Bag time is that of the input, so that the output plays at the speed of the room.
         with self._changed:
             bag_ns = self._bag_ns.get(stamp, self._now_ns)
-        self.writer.write(topic, typename, bag_ns, raw)
+        try:
+            self.writer.write(topic, typename, bag_ns, raw)
+        except OSError as error:  # told by _check_alive: this is the thread that listens
+            self._write_error = error
 
 
 def _progress() -> Progress:

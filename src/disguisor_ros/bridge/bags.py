@@ -118,7 +118,11 @@ class BagWriter:
     def close(self) -> None:
         """Finish the bag and give it its name."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                self.discard()
+                raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
             self._writer = None
             self._rename()
 

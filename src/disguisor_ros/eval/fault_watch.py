@@ -111,7 +111,7 @@ class Watch:
 
     def slow_subscriber(self, camera: str):
         """Subscribe to a camera's output and sleep over it; returns how to end that."""
-        node = rclpy.create_node("slow_subscriber")
+        node = rclpy.create_node(f"slow_subscriber_{time.monotonic_ns()}")
         node.create_subscription(
             Image,
             f"/{camera}/anonymized/image_raw",
