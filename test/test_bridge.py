@@ -9,7 +9,7 @@ from std_msgs.msg import Header
 from disguisor_msgs import msg
 from disguisor_ros.bridge import images, messages
 from disguisor_ros.bridge.calibration import CameraRig
-from disguisor_ros.bridge.markers import MeshMarkers
+from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
 from disguisor_ros.core.types import Body, Head, Person3D, Region
 
 
@@ -171,3 +171,15 @@ def test_markers_of_people_who_left_are_deleted():
     markers.message(Header(), {1: mesh, 2: mesh})
     second = {m.id: m.action for m in markers.message(Header(), {2: mesh}).markers}
     assert second == {1: 2, 2: 0}  # DELETE, ADD
+
+
+def test_coarse_triangles_keep_the_shape_on_the_mesh_own_vertices():
+    import open3d as o3d
+
+    ball = o3d.geometry.TriangleMesh.create_sphere(1.0, resolution=40)
+    vertices, faces = np.asarray(ball.vertices), np.asarray(ball.triangles)
+    coarse = coarse_triangles(vertices, faces, 300)
+    assert 200 <= len(coarse) <= 300 and coarse.max() < len(vertices)
+    a, b, c = (vertices[coarse[:, i]] for i in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
+    assert area == pytest.approx(4 * np.pi, rel=0.06)

@@ -68,6 +68,12 @@ class FaceRendererNode(StageNode):
         super().__init__("face_renderer")
         self.camera = self.parameter("camera", "", "Name of the camera.")
         self.mode = self.parameter("mode", "mesh", "How a replaced face looks.", MODES)
+        self.mask = self.parameter(
+            "mask",
+            "auto",
+            "Whether the drawn face wears a surgical mask; auto: as the person does.",
+            ("auto", "always", "never"),
+        )
         self.backend = self.parameter(
             "backend", "open3d", "What draws the heads.", ("open3d", "pytorch3d", "auto")
         )
@@ -97,7 +103,7 @@ class FaceRendererNode(StageNode):
     def load(self):
         if not self.camera:
             raise ValueError("parameter camera is empty; name the camera, e.g. cn01")
-        self.renderer = FaceRenderer(HeadTemplate.load(), self.mode, self.backend)
+        self.renderer = FaceRenderer(HeadTemplate.load(), self.mode, self.backend, self.mask)
 
     def connect(self):
         camera = self.camera

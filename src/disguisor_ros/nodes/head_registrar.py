@@ -9,7 +9,7 @@ import numpy as np
 from visualization_msgs.msg import MarkerArray
 
 from disguisor_msgs.msg import Bodies, Heads, MeshTopology
-from disguisor_ros.bridge.markers import MeshMarkers
+from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
 from disguisor_ros.bridge.messages import flat, read_bodies, read_frame_set, write_heads
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.registration import HeadRegistrar
@@ -25,7 +25,11 @@ class HeadRegistrarNode(StageNode):
     def load(self):
         self.template = HeadTemplate.load()
         self.registrar = HeadRegistrar(self.template)
-        self.markers = MeshMarkers("heads", self.template.faces, opacity=0.9)
+        self.markers = MeshMarkers(
+            "heads",
+            coarse_triangles(self.template.vertices, self.template.faces, 500),
+            opacity=0.9,
+        )
 
     def connect(self):
         self.publisher = self.offer(Heads, "/disguisor/heads", RESULT)

@@ -8,7 +8,7 @@ import numpy as np
 from visualization_msgs.msg import MarkerArray
 
 from disguisor_msgs.msg import Bodies, Keypoints2D, MeshTopology, Persons3D
-from disguisor_ros.bridge.markers import MeshMarkers
+from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
 from disguisor_ros.bridge.messages import (
     flat,
     read_frame_set,
@@ -35,7 +35,9 @@ class SmplFitterNode(StageNode):
     def load(self):
         self.model = load_smplx(self.model_path) if self.model_path else load_anny()
         self.fitter = BodyFitter(self.model)
-        self.markers = MeshMarkers("bodies", self.model.faces, opacity=0.5)
+        self.markers = MeshMarkers(
+            "bodies", coarse_triangles(self.model.vertices, self.model.faces, 1000), opacity=0.5
+        )
 
     def connect(self):
         self.publisher = self.offer(Bodies, "/disguisor/bodies", RESULT)
