@@ -6,14 +6,14 @@ import hashlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from disguisor_ros.bridge.bags import BagWriter, typestore
+from disguisor_ros.bridge.room_bag import LATCHED, RoomBag
 from disguisor_ros.core.cameras import Camera, invert_rigid
 from disguisor_ros.errors import UserError
 from disguisor_ros.sim import scenario as scenarios
@@ -236,15 +236,14 @@ def record(settings: Settings, out: Path, progress=None) -> None:
         recorders = list(pool.map(lambda item: CameraRecorder(item[1], studio, item[0]), numbered))
     folder.mkdir(parents=True)
     try:
-        with BagWriter(out) as bag:
-            messages = _Messages(bag)
-            messages.calibration(settings, studio)
+        with RoomBag(out, *_published(settings, studio), START_NS) as bag:
+            bag.write(
+                BAG_ID_TOPIC, "std_msgs/msg/String", START_NS, (LATCHED,), data=settings.bag_id
+            )
             frames = []
             for index in range(settings.frames):
                 tell("recording", 2 + settings.cameras + index, total)
-                frames.append(
-                    _record_instant(index, settings, studio, recorders, messages, folder)
-                )
+                frames.append(_record_instant(index, settings, studio, recorders, bag, folder))
             write_truth(folder, _truth(settings, studio, frames))
     except BaseException:
         shutil.rmtree(folder)
@@ -252,7 +251,7 @@ def record(settings: Settings, out: Path, progress=None) -> None:
     tell("done", total, total)
 
 
-def _record_instant(index, settings, studio, recorders, messages, folder) -> dict:
+def _record_instant(index, settings, studio, recorders, bag, folder) -> dict:
     nominal_s = index / settings.fps
     stamp_ns = START_NS + int(round(nominal_s * 1e9))
     taken = []
@@ -277,7 +276,7 @@ def _record_instant(index, settings, studio, recorders, messages, folder) -> dic
         if dropped:
             truth["cameras"][recorder.name] = {"stamp_ns": None, "faces": []}
             continue
-        messages.frame(recorder, color_ns, frame, settings.jpeg)
+        _write_frame(bag, recorder.name, color_ns, frame, settings.jpeg)
         write_mask(folder, recorder.name, color_ns, frame["labels"])
         truth["cameras"][recorder.name] = {"stamp_ns": color_ns, "faces": frame["faces"]}
     truth["cameras"] = dict(sorted(truth["cameras"].items()))
@@ -312,145 +311,33 @@ def _camera_truth(camera: Camera) -> dict:
     }
 
 
-class _Messages:
-    """Puts frames into messages of the drivers' topics."""
+def _published(settings: Settings, studio: Studio) -> tuple[dict, dict]:
+    """Colour and depth cameras as the bag tells them: with the calibration error, if any."""
+    rng = studio.rng(9)
+    error_mm, error_mrad = settings.calibration_error
+    color, depth = {}, {}
+    for name, pair in studio.cameras.items():
+        wrong = np.eye(4)
+        turn = rng.normal(0, 1, 3) * error_mrad * 1e-3
+        wrong[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
+        wrong[:3, 3] = rng.normal(0, 1, 3) * error_mm * 1e-3
+        tf_color_world = invert_rigid(pair.color.tf_world_camera @ wrong)
+        tf_depth_color = pair.depth.tf_camera_world @ pair.color.tf_world_camera
+        color[name] = replace(pair.color, tf_camera_world=tf_color_world)
+        depth[name] = replace(pair.depth, tf_camera_world=tf_depth_color @ tf_color_world)
+    return color, depth
 
-    def __init__(self, bag: BagWriter):
-        self.bag = bag
-        self.types = typestore().types
-        self._sequence = 0
 
-    def calibration(self, settings: Settings, studio: Studio) -> None:
-        """Write the latched topics: /tf_static and the bag's id."""
-        rng = studio.rng(9)
-        error_mm, error_mrad = settings.calibration_error
-        transforms = []
-        for name, pair in studio.cameras.items():
-            wrong = np.eye(4)
-            turn = rng.normal(0, 1, 3) * error_mrad * 1e-3
-            wrong[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
-            wrong[:3, 3] = rng.normal(0, 1, 3) * error_mm * 1e-3
-            tf_world_color = pair.color.tf_world_camera @ wrong
-            tf_color_depth = invert_rigid(pair.color.tf_world_camera) @ pair.depth.tf_world_camera
-            color, depth = f"{name}_color_optical_frame", f"{name}_depth_optical_frame"
-            transforms.append(self._transform("world", color, tf_world_color))
-            transforms.append(self._transform(color, depth, tf_color_depth))
-        latched = _latched_qos()
-        tf_type = "tf2_msgs/msg/TFMessage"
-        message = self.types[tf_type](transforms=transforms)
-        self.bag.write("/tf_static", tf_type, START_NS, message, latched)
-        text = self.types["std_msgs/msg/String"](data=settings.bag_id)
-        self.bag.write(BAG_ID_TOPIC, "std_msgs/msg/String", START_NS, text, latched)
-
-    def frame(self, recorder: CameraRecorder, stamp_ns: int, frame: dict, jpeg: int) -> None:
-        """Write what a device publishes for one exposure, and its keypoints."""
-        name = recorder.name
-        color = self._header(stamp_ns, f"{name}_color_optical_frame")
-        depth = self._header(stamp_ns, f"{name}_depth_optical_frame")
-        arrival = stamp_ns + 12_000_000
-        image = "sensor_msgs/msg/Image"
-        if jpeg:
-            topic, kind = f"/{name}/color/image_raw/compressed", "sensor_msgs/msg/CompressedImage"
-            message = self._jpeg(color, frame["color"], jpeg)
-        else:
-            topic, kind = f"/{name}/color/image_raw", image
-            message = self._image(color, frame["color"], "rgb8")
-        self.bag.write(topic, kind, arrival, message)
-        info = "sensor_msgs/msg/CameraInfo"
-        message = self._info(color, recorder.color.camera)
-        self.bag.write(f"/{name}/color/camera_info", info, arrival, message)
-        message = self._image(depth, frame["depth"], "16UC1")
-        self.bag.write(f"/{name}/depth/image_raw", image, arrival, message)
-        message = self._info(depth, recorder.depth.camera)
-        self.bag.write(f"/{name}/depth/camera_info", info, arrival, message)
-        message = self._keypoints(color, frame["keypoints"])
-        kind = "disguisor_msgs/msg/Keypoints2D"
-        self.bag.write(f"/{name}/keypoints2d", kind, arrival + 30_000_000, message)
-
-    def _header(self, stamp_ns, frame_id):
-        stamp = self.types["builtin_interfaces/msg/Time"](
-            sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000
-        )
-        return self.types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
-
-    def _transform(self, parent, child, tf_parent_child):
-        x, y, z, w = Rotation.from_matrix(tf_parent_child[:3, :3]).as_quat().tolist()
-        geometry = {
-            k: self.types[f"geometry_msgs/msg/{k}"]
-            for k in ("Vector3", "Quaternion", "Transform", "TransformStamped")
-        }
-        place = geometry["Vector3"](*tf_parent_child[:3, 3].tolist())
-        transform = geometry["Transform"](place, geometry["Quaternion"](x, y, z, w))
-        return geometry["TransformStamped"](self._header(START_NS, parent), child, transform)
-
-    def _image(self, header, image, encoding):
-        return self.types["sensor_msgs/msg/Image"](
-            header=header,
-            height=image.shape[0],
-            width=image.shape[1],
-            encoding=encoding,
-            is_bigendian=0,
-            step=image.strides[0],
-            data=np.ascontiguousarray(image).reshape(-1).view(np.uint8),
-        )
-
-    def _jpeg(self, header, image, quality):
-        done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+def _write_frame(bag: RoomBag, name: str, stamp_ns: int, frame: dict, jpeg: int) -> None:
+    """Write what a device publishes for one exposure, and its keypoints, when they arrive."""
+    arrival_ns = stamp_ns + 12_000_000
+    if jpeg:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, jpeg]
+        done, data = cv2.imencode(".jpg", frame["color"][..., ::-1], quality)
         if not done:
             raise RuntimeError("a colour image could not be compressed")
-        kind = self.types["sensor_msgs/msg/CompressedImage"]
-        return kind(header=header, format="rgb8; jpeg compressed bgr8", data=data.ravel())
-
-    def _info(self, header, camera: Camera):
-        projection = np.zeros((3, 4))
-        projection[:, :3] = camera.matrix
-        region = self.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-        distortion = camera.distortion if len(camera.distortion) else np.zeros(5)
-        return self.types["sensor_msgs/msg/CameraInfo"](
-            header=header,
-            height=camera.height,
-            width=camera.width,
-            distortion_model=camera.model,
-            d=distortion,
-            k=camera.matrix.ravel(),
-            r=np.eye(3).ravel(),
-            p=projection.ravel(),
-            binning_x=0,
-            binning_y=0,
-            roi=region,
-        )
-
-    def _keypoints(self, header, keypoints):
-        kind = self.types["disguisor_msgs/msg/PersonKeypoints2D"]
-        persons = [
-            kind(score=float(k[:, 2].mean()), keypoints=k.astype(np.float32).ravel())
-            for k in keypoints
-        ]
-        kind = self.types["disguisor_msgs/msg/Keypoints2D"]
-        return kind(header=header, skeleton="coco17", persons=persons)
-
-
-def _latched_qos():
-    from rosbags.interfaces import (
-        Qos,
-        QosDurability,
-        QosHistory,
-        QosLiveliness,
-        QosReliability,
-        QosTime,
-    )
-
-    forever = QosTime(2147483647, 4294967295)
-    return [
-        Qos(
-            QosHistory.KEEP_LAST,
-            1,
-            QosReliability.RELIABLE,
-            QosDurability.TRANSIENT_LOCAL,
-            forever,
-            forever,
-            QosLiveliness.AUTOMATIC,
-            forever,
-            False,
-        )
-    ]
+        bag.compressed_color(name, stamp_ns, data.tobytes(), arrival_ns)
+    else:
+        bag.raw_color(name, stamp_ns, frame["color"], "rgb8", arrival_ns)
+    bag.raw_depth(name, stamp_ns, frame["depth"], arrival_ns)
+    bag.keypoints(name, stamp_ns, frame["keypoints"], arrival_ns + 30_000_000)
