@@ -5,17 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit vertex normals, area-weighted, shape (V, 3)."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    cross = np.cross(b - a, c - a)
-    flat = faces.ravel()
-    normals = np.stack(
-        [np.bincount(flat, np.repeat(cross[:, i], 3), len(vertices)) for i in range(3)], axis=1
-    )
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-
-
 def smooth(vertices: np.ndarray, faces: np.ndarray, rounds: int) -> np.ndarray:
     """Laplacian smoothing of the vertices that ``faces`` use, shape (V, 3)."""
     a = faces[:, [0, 1, 2]].ravel()

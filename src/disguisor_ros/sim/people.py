@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import open3d as o3d
 
+from disguisor_ros.core.head_template import vertex_normals
 from disguisor_ros.sim import faces, mesh
 from disguisor_ros.sim.anatomy import JOINT_BONES, Anatomy
 from disguisor_ros.sim.skeleton import BONES, Pose, bone_transforms
@@ -145,7 +146,7 @@ class Person:
         columns = [np.concatenate(c) for c in zip(*self._parts)]
         self.faces, self.material = columns[0], columns[1].astype(np.int16)
         self.projection, self.face_region = columns[2].astype(np.int8), columns[3]
-        self.normals = mesh.vertex_normals(self.rest, self.faces).astype(np.float32)
+        self.normals = vertex_normals(self.rest, self.faces).astype(np.float32)
         self.occlusion = _self_occlusion(self.rest, self.normals, self.faces)
         region = self.faces[self.face_region]
         self.face_vertices = np.unique(region)
@@ -247,7 +248,7 @@ class Wardrobe:
 
     def _inflate(self, person, triangles, offset) -> np.ndarray:
         """Rest vertices moved out along their normals by ``offset`` metres."""
-        normals = mesh.vertex_normals(person.body.vertices, triangles)
+        normals = vertex_normals(person.body.vertices, triangles)
         return person.body.vertices + normals * np.broadcast_to(offset, len(normals))[:, None]
 
     def _head(self, person, rng):

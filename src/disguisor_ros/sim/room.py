@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from disguisor_ros.core.head_template import vertex_normals
 from disguisor_ros.sim import mesh
 from disguisor_ros.sim.textures import TextureSet, cloth, linear, noise, speckle
 
@@ -98,7 +99,7 @@ class _Builder:
 
     def add(self, shape, texture, gloss=0.0, emission=0.0, uv=None):
         vertices, faces = shape
-        normals = mesh.vertex_normals(vertices, faces)
+        normals = vertex_normals(vertices, faces)
         if uv is None:
             flat = np.abs(normals)
             up = flat[:, 2] > np.maximum(flat[:, 0], flat[:, 1])
