@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
+from disguisor_ros.core.face_cover import NAMED_Z_M
 from disguisor_ros.core.rendering import EmbreeBackend, Window
 
 TEMPLATE = ball_template()
@@ -213,12 +214,15 @@ def test_near_head_is_drawn_over_far_head():
     np.testing.assert_array_equal(both.image, replace(image, [far, near]).image)
 
 
-def test_box_is_tight_on_the_visible_face():
+def test_box_is_the_visible_face_from_chin_to_cap():
     head = head_at(TEMPLATE)
     (region,) = replace(room(), [head]).regions
     rows, columns = np.nonzero(face_pixels(head))
-    expected = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-    np.testing.assert_allclose(region.box, expected, atol=1)
+    x, y, width, height = region.box
+    np.testing.assert_allclose([x, width], [columns.min(), np.ptp(columns) + 1], atol=2)
+    px_per_m = 300 / 2.0
+    assert rows.min() <= y and y + height <= rows.max() + 1
+    assert height == pytest.approx((NAMED_Z_M[1] - NAMED_Z_M[0]) * px_per_m, rel=0.1)
 
 
 def test_face_cut_by_the_image_has_its_box_inside():

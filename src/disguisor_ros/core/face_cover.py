@@ -11,7 +11,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.occlusion import agreement, in_front
 from disguisor_ros.core.rendering import Window, diffuse
-from disguisor_ros.core.sightings import FACE_SCORE, Sighting
+from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
 
 #: Cover reaches this far around the face, metres: what the template's face may be too small.
@@ -33,6 +33,22 @@ PROFILE_DEG = 95.0
 
 #: ... and this far nothing that one would call a face.
 GONE_DEG = 135.0
+
+#: What people call the face ends above the underside of the chin and below the edge of a cap:
+#: heights in the head frame, metres.
+NAMED_Z_M = (-0.09, 0.065)
+
+#: Masks and glasses stand out of it, metres: by this much at the front, less towards the ears.
+RELIEF_M = 0.016
+_FRONT_M = 0.1
+
+#: The more a head is turned away, degrees, the higher the score of nose or eyes must be for a
+#: face that people would call one: detectors imagine what they cannot see.
+_TURNED_DEG = (60.0, 145.0, 170.0)
+_TURNED_SCORE = (0.1, 0.18, 0.6)
+
+#: A face turned away shows none when the part that is seen is narrower than this, metres.
+_SLIVER_M = 0.05
 
 #: Standard deviation, metres, of a head whose own is not a number.
 UNKNOWN_SIGMA_M = 0.1
@@ -111,6 +127,7 @@ class _Posed:
     sigma_m: float
     margin_px: float
     window: Window
+    forward_px: np.ndarray
 
 
 def cover_heads(
@@ -155,6 +172,7 @@ def cover_heads(
     posed.sort(key=lambda p: p.distance_m)
     face_triangles = template.face[template.faces].all(axis=1)
     mask_triangles = template.mask[template.faces].all(axis=1)
+    relief_m = _relief(template)
     up = camera.tf_camera_world[:3, 2]
     nearest_m = np.full((camera.height, camera.width), np.inf, np.float32) if posed else None
     covers = []
@@ -169,6 +187,8 @@ def cover_heads(
         surface_m = crop.enlarge(hits.depth_m)
         cover = _cover(camera, one, crop, crop.enlarge(face), surface_m, nearest_m, depth)
         if cover is not None:
+            relief = crop.enlarge(relief_m[hits.triangle])[crop.inner]
+            _name_face(cover, relief, one, camera)
             cover.drawn = np.isfinite(surface_m)[crop.inner]
             cover.drawing = crop.enlarge_colors(drawing, hits.triangle >= 0)[crop.inner]
             cover.lower = crop.enlarge(lower)[crop.inner] & cover.upper
@@ -193,19 +213,32 @@ def _pose(
     distance_m = float(vertices[:, 2].mean())
     if distance_m < template.radius:
         return None
+    focal = camera.matrix[0, 0]
     turn_deg = _turn_deg(camera, tf_world_head)
     sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
     margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
-    focal = camera.matrix[0, 0]
     margin_px = max(margin_m * focal / distance_m, 1.0)
-    window = _window(camera, vertices[::_SPARSE], margin_px + _SPARSE_M * focal / distance_m)
+    around_px = margin_px + np.abs(sighting.shift_px).max() + _SPARSE_M * focal / distance_m
+    window = _window(camera, vertices[::_SPARSE], around_px)
     if window is None:
         return None
     rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
     normals = template.normals @ rotation.T.astype(np.float32)
+    forward_px = rotation[:2, 0] * focal / distance_m
     return _Posed(
-        head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, margin_px, window
-    )
+        head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, margin_px, window,
+        forward_px,
+    )  # fmt: skip
+
+
+def _relief(template: HeadTemplate) -> np.ndarray:
+    """How far masks and glasses stand out over each triangle, metres; NaN where no face is."""
+    center = template.vertices[template.faces].mean(axis=1)
+    low, high = NAMED_Z_M
+    named = template.face[template.faces].all(axis=1)
+    named &= (center[:, 2] > low) & (center[:, 2] < high)
+    relief = RELIEF_M * np.clip(center[:, 0] / _FRONT_M, 0, 1)
+    return np.where(named, relief, np.nan).astype(np.float32)
 
 
 def _turn_deg(camera: Camera, tf_world_head: np.ndarray) -> float:
@@ -266,6 +299,7 @@ def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) 
         return None
     away = cv2.distanceTransform((~face).astype(np.uint8), cv2.DIST_L2, 3)
     reach = away <= one.margin_px + 0.5 * crop.window.step
+    reach = _also_moved(reach, one.sighting.shift_px)
     hidden, measured = np.zeros_like(face), 0.0
     if depth is not None:
         whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
@@ -301,11 +335,38 @@ def _confidence(one: _Posed, camera: Camera, shown: float, measured: float) -> f
     """
     own = one.head.confidence if np.isfinite(one.head.confidence) else 0.0
     turned = np.interp(one.turn_deg, (GONE_DEG - 30.0, GONE_DEG), (1.0, 0.0))
-    by_keypoints = 1 / (1 + np.exp((FACE_SCORE - one.sighting.face_score) / 0.05))
+    needed = np.interp(one.turn_deg, _TURNED_DEG, _TURNED_SCORE)
+    by_keypoints = 1 / (1 + np.exp((needed - one.sighting.face_score) / 0.05))
     near = one.distance_m < NEAR_M and one.sigma_m < SURE_SIGMA_M and one.turn_deg < PROFILE_DEG
     missed = 0.75 if near and one.sighting.detection < 0 else 0.0
     evidence = max(by_keypoints, measured * turned, missed)
     return float(np.clip(own, 0, 1) * min(1.0, shown / _ENOUGH_SHOWN) * evidence)
+
+
+def _also_moved(mask: np.ndarray, shift_px: np.ndarray) -> np.ndarray:
+    """A mask and its copy at an offset: 3D and this image's 2D may disagree on a face."""
+    x, y = np.rint(shift_px).astype(int)
+    if x == 0 and y == 0:
+        return mask
+    move = np.array([[1, 0, x], [0, 1, y]], dtype=np.float32)
+    moved = cv2.warpAffine(mask.astype(np.uint8), move, mask.shape[::-1], flags=cv2.INTER_NEAREST)
+    return mask | (moved > 0)
+
+
+def _name_face(cover: Cover, relief_m: np.ndarray, one: _Posed, camera: Camera) -> None:
+    """Give a region the box that a person would draw around the visible part of the face."""
+    row, column = np.nonzero(cover.upper & np.isfinite(relief_m))
+    if len(row) == 0:
+        return
+    pixels = np.stack([column, row], axis=-1) + (cover.x, cover.y) + one.sighting.shift_px
+    pixels += relief_m[row, column][:, None] * one.forward_px
+    size = np.array([camera.width, camera.height], dtype=np.float64)
+    low = np.clip(pixels.min(axis=0), 0, size - 1)
+    high = np.clip(pixels.max(axis=0) + 1, low + 1, size)
+    cover.region.box = np.concatenate([low, high - low])
+    if one.turn_deg > PROFILE_DEG:
+        narrow_m = (high - low).min() * one.distance_m / camera.matrix[0, 0]
+        cover.region.confidence *= float(np.clip(2 * narrow_m / _SLIVER_M - 1.5, 0, 1))
 
 
 def _lamp(up: np.ndarray) -> np.ndarray:

@@ -28,6 +28,9 @@ FULL_SCORE = 0.8
 #: Residuals, in standard deviations, at which robust weights fall to one half.
 ROBUST_SIGMAS = 3.0
 
+#: Left and right eye, left and right ear.
+_PAIRS = ((1, 2), (3, 4))
+
 #: The tracker's joints come from the same keypoints: each of the two sources counts half.
 SHARE = 0.5
 
@@ -155,9 +158,12 @@ def observe(
             )
         found = available[picked]
         score = np.where(np.isfinite(found).all(axis=-1), found[..., 2], 0.0)
-        weight[rows, column] = np.where(
-            score < MIN_SCORE, 0.0, np.clip(score / FULL_SCORE, 0.0, 1.0)
-        )
+        score = np.where(score < MIN_SCORE, 0.0, np.clip(score / FULL_SCORE, 0.0, 1.0))
+        for pair in _PAIRS:
+            # The much weaker one is hidden by the head, and imagined beside the other.
+            both = score[:, pair]
+            score[:, pair] *= (both / np.maximum(both.max(axis=1, keepdims=True), 1e-9)) ** 2
+        weight[rows, column] = score
         rays[rows, column] = cameras[name].undistort(np.nan_to_num(found[..., :2]))
     used = [cameras[name] for name in names]
     joints, information = _joints(persons)

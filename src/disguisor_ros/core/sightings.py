@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -21,6 +21,15 @@ FACE_SCORE = 0.3
 #: head, on top of what the head's uncertainty allows.
 _NEAR_M = 0.12
 
+#: Nose and eyes of one image say where the head lies in it as surely as 3D does when their scores
+#: add up to this ...
+_SHIFT_SCORE = 3.0
+
+#: ... and more surely when all of them disagree by more than this, metres, in the same way: then
+#: the calibration is off.
+_SHIFT_M = 0.03
+_SPREAD = 4.0
+
 _HEAD = list(HEAD_JOINTS)
 
 
@@ -38,12 +47,15 @@ class Sighting:
         Row of the keypoints that shows the head; -1 when none does.
     face_score : float
         Highest score of that detection's nose and eyes, 0 to 1.
+    shift_px : ndarray, shape (2,)
+        Where that detection's nose and eyes have the face, from where 3D has it, partway.
     """
 
     pixel: np.ndarray
     radius_px: float
     detection: int = -1
     face_score: float = 0.0
+    shift_px: np.ndarray = field(default_factory=lambda: np.zeros(2))
 
 
 def clean_keypoints(keypoints: np.ndarray) -> np.ndarray:
@@ -74,6 +86,7 @@ def sight_heads(
         One for each head.
     """
     sightings = []
+    projected = {}
     cost = np.full((len(heads), len(keypoints)), np.inf)
     weight = np.where(keypoints[:, _HEAD, 2] >= MIN_SCORE, keypoints[:, _HEAD, 2], 0.0)
     for i, head in enumerate(heads):
@@ -81,11 +94,12 @@ def sight_heads(
         if tf_world_head.shape != (4, 4) or not np.isfinite(tf_world_head).all():
             sightings.append(Sighting(np.full(2, np.nan), 0.0))
             continue
-        points = np.vstack([template.keypoints, np.zeros(3)])
+        points = np.vstack([template.keypoints * _scale(head, template), np.zeros(3)])
         pixels, depth_m = camera.project(points @ tf_world_head[:3, :3].T + tf_world_head[:3, 3])
         if not np.isfinite(pixels).all():
             sightings.append(Sighting(np.full(2, np.nan), 0.0))
             continue
+        projected[i] = pixels[:-1]
         scale = camera.matrix[0, 0] / depth_m[-1]
         sightings.append(Sighting(pixels[-1], template.radius * scale))
         if len(keypoints):
@@ -100,4 +114,27 @@ def sight_heads(
             if np.isfinite(cost[i, j]):
                 sightings[i].detection = int(j)
                 sightings[i].face_score = float(keypoints[j, :3, 2].max())
+                scale = sightings[i].radius_px / template.radius
+                off = keypoints[j, :3, :2] - projected[i][:3]
+                sightings[i].shift_px = scale * _shift_m(off / scale, weight[j, :3])
     return sightings
+
+
+def _shift_m(off_m: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Mean offset of keypoints (K, 2) from where 3D has them, drawn towards zero when small."""
+    if not weight.any():
+        return np.zeros(2)
+    mean_m = weight @ off_m / weight.sum()
+    spread = weight @ ((off_m - mean_m) ** 2).sum(axis=1) / weight.sum()
+    doubt = _SHIFT_SCORE / (1 + (mean_m @ mean_m) / (_SHIFT_M**2 + _SPREAD * spread))
+    return mean_m * weight.sum() / (weight.sum() + doubt)
+
+
+def _scale(head: Head, template: HeadTemplate) -> float:
+    """Size of a head over the template's, from some of its vertices; 1 when they are malformed."""
+    vertices = np.asarray(head.vertices, dtype=np.float64)
+    if vertices.shape != template.vertices.shape or not np.isfinite(vertices).all():
+        return 1.0
+    size = np.linalg.norm(vertices[::16] - head.tf_world_head[:3, 3], axis=1).sum()
+    usual = np.linalg.norm(template.vertices[::16], axis=1).sum()
+    return float(np.clip(size / usual, 0.5, 2.0))
