@@ -139,7 +139,8 @@ class Region:
     Parameters
     ----------
     box : ndarray, shape (4,)
-        x, y, width, height of the face, pixels.
+        x, y, width, height of the visible part of the face, pixels, as a person would draw it:
+        from the chin to the edge of a cap, with mask and glasses.
     polygon : ndarray, shape (N, 2)
         Outline of the replaced pixels, pixels.
     track_id : int
@@ -148,7 +149,8 @@ class Region:
         ``mesh`` (a 3D head was drawn), ``keypoints`` (2D safety net) or ``held`` (carried over
         from an earlier instant).
     confidence : float
-        0 to 1.
+        Probability, 0 to 1, that the box shows a face. Below 0.5 the region is a precaution: its
+        pixels are replaced all the same, but no face is claimed.
     """
 
     box: np.ndarray
