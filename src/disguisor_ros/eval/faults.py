@@ -184,7 +184,8 @@ class Campaign:
         self._until(lambda: self.watch.images > 0, 60.0, "give an image")
         self._for(CONTROL_S)
         control = self.watch.begin_faults()
-        # Interrupted, it reports what there is.
+        # Interrupted, it reports what there is (also where a shell made it deaf to that).
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt), console.status("") as status:
             while sum(self.injected.values()) < self.args.n:
                 self._inject()
