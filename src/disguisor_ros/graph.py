@@ -187,6 +187,6 @@ def free_shared_memory() -> None:
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to stop this process when its parent is gone, however that ended."""
+    """Ask Linux to end this process when its parent is gone, however that ended."""
     PR_SET_PDEATHSIG = 1  # noqa: N806 (its name in prctl(2))
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
