@@ -15,7 +15,7 @@ _BONES = (
     (3, 5, 0.22, 0.05), (4, 6, 0.22, 0.05), (0, 5, 0.29, 0.06), (0, 6, 0.29, 0.06),
     (5, 6, 0.35, 0.04), (11, 12, 0.23, 0.05), (5, 11, 0.52, 0.05), (6, 12, 0.52, 0.05),
     (5, 12, 0.59, 0.06), (6, 11, 0.59, 0.06),
-    (5, 7, 0.29, 0.03), (6, 8, 0.29, 0.03), (7, 9, 0.25, 0.03), (8, 10, 0.25, 0.03),
+    (5, 7, 0.28, 0.03), (6, 8, 0.28, 0.03), (7, 9, 0.235, 0.03), (8, 10, 0.235, 0.03),
     (11, 13, 0.42, 0.04), (12, 14, 0.42, 0.04), (13, 15, 0.41, 0.04), (14, 16, 0.41, 0.04),
 )  # fmt: skip
 
@@ -38,6 +38,18 @@ STANDING_M = np.array([
 POSE_SIGMA_M = np.array(
     [0.06] * 5 + [0.03] * 2 + [0.09] * 2 + [0.13] * 2 + [0.04] * 2 + [0.13] * 2 + [0.18] * 2
 )
+
+#: Elbow and wrist of the left arm from its shoulder in the frame of the trunk (x forward, y
+#: outward, z up), metres: mean, standard deviations and correlations over arms of staff of two
+#: operating rooms whose joints several views agree on (DEKR and OpenPose; no annotation).
+ARM_MEAN_M = np.array([[0.045, 0.08, -0.24], [0.19, 0.04, -0.30]])
+_ARM_SIGMA_M = np.array([0.075, 0.046, 0.047, 0.103, 0.097, 0.135])
+_ARM_CORRELATION = np.array([
+    [1.0, -0.3, 0.4, 0.8, -0.3, 0.35], [-0.3, 1.0, 0.25, -0.1, 0.55, 0.3],
+    [0.4, 0.25, 1.0, 0.4, 0.0, 0.7], [0.8, -0.1, 0.4, 1.0, -0.2, 0.5],
+    [-0.3, 0.55, 0.0, -0.2, 1.0, -0.1], [0.35, 0.3, 0.7, 0.5, -0.1, 1.0],
+])  # fmt: skip
+ARM_COVARIANCE_M2 = _ARM_CORRELATION * np.outer(_ARM_SIGMA_M, _ARM_SIGMA_M)
 
 #: Spread of the heights of joints over standing people, metres.
 HEIGHT_SIGMA_M = np.array(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from disguisor_ros.core.skeleton import (
+    ARM_COVARIANCE_M2,
+    ARM_MEAN_M,
     BONE_A,
     BONE_B,
     BONE_LENGTH_M,
@@ -33,8 +35,21 @@ _JOINT = np.arange(17)
 #: +1 and -1 where a bone (column) begins and ends.
 _INCIDENCE = 1.0 * (_JOINT[:, None] == BONE_A) - (_JOINT[:, None] == BONE_B)
 
-#: Shoulders and hips.
-_TRUNK = np.isin(np.arange(17), (5, 6, 11, 12))
+#: Joints with a prior of their own or none: shoulders, arms and hips.
+_NOT_LIMP = np.isin(_JOINT, (5, 6, 7, 8, 9, 10, 11, 12))
+
+#: Elbow and wrist of the left and the right arm.
+_ARMS = np.array([[7, 9], [8, 10]])
+
+#: Mean and information of arms in the frame of the trunk (x forward, y left, z up), shapes
+#: (2, 2, 3) and (2, 2, 2, 3, 3): side, joint(, joint).
+_SIDE = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
+_ARM_MEAN_M = _SIDE[:, None] * ARM_MEAN_M
+_ARM_INFORMATION = (
+    np.linalg.inv(ARM_COVARIANCE_M2).reshape(2, 3, 2, 3).swapaxes(1, 2)
+    * _SIDE[:, None, None, :, None]
+    * _SIDE[:, None, None, None, :]
+)
 
 
 @dataclass
@@ -250,8 +265,8 @@ def solve(
     """Most likely joints given rays, bone lengths, the floor and predictions.
 
     Iteratively reweighted Gauss-Newton on all 51 coordinates of a person: distances of joints
-    from their rays (Cauchy weights), bone lengths, heights of a standing person for joints that
-    fewer than two views see, and predictions of tracks. The distance from the ray over
+    from their rays (Cauchy weights), bone lengths, poses of arms, heights of a standing person for
+    joints that fewer than two views see, and predictions of tracks. The distance from the ray over
     its depth is the reprojection error in radians, so this minimises the reprojection error of
     any lens model without its derivative.
 
@@ -271,7 +286,7 @@ def solve(
     )
     pulled = np.einsum("pvjab,vb->pvja", across, observations.centers)
     lonely = (observations.score > 0).sum(axis=1) < 2
-    limp = lonely & ~_TRUNK
+    limp = lonely & ~_NOT_LIMP
     if prior is not None:  # who was seen to lie or sit is not drawn upright
         lonely &= ~np.isfinite(prior.joints).all(-1)
     for _ in range(iterations):
@@ -285,6 +300,7 @@ def solve(
             _add_heights(blocks, vector, joints, floor_z_m, lonely)
         vector -= np.einsum("pjab,pjb->pja", blocks, joints)
         normal = _normal_matrix(blocks, vector, joints)
+        _add_arms(normal, vector, joints)
         step = np.linalg.solve(normal, vector.reshape(len(joints), 51, 1))
         joints = joints + np.clip(step.reshape(joints.shape), -0.5, 0.5)
     inverse = np.linalg.inv(normal).reshape(len(joints), 17, 3, 17, 3)
@@ -315,16 +331,38 @@ def _add_pose(blocks, vector, joints, limp: np.ndarray) -> None:
     if len(some) == 0:
         return
     body = joints[some]
-    top, bottom = body[:, 5:7].mean(1), body[:, 11:13].mean(1)
-    up = _unit(top - bottom)
-    left = body[:, 5] - body[:, 6] + body[:, 11] - body[:, 12]
-    left = _unit(left - (left * up).sum(-1, keepdims=True) * up)
-    axes = np.stack([np.cross(left, up), left, up], axis=1)
-    place = (STANDING_M - STANDING_M[5:7].mean(0)) @ axes + top[:, None]
+    top = body[:, 5:7].mean(1)
+    place = (STANDING_M - STANDING_M[5:7].mean(0)) @ _trunk_axes(body) + top[:, None]
     off2 = ((body - place) ** 2).sum(-1) / POSE_SIGMA_M**2
     information = limp[some] / (POSE_SIGMA_M**2 * (1.0 + off2 / 9.0))
     blocks[some] += information[..., None, None] * _EYE
     vector[some] += information[..., None] * place
+
+
+def _add_arms(normal, vector, joints) -> None:
+    """Draw arms to where they mostly are: a Gaussian over elbow and wrist from the shoulder.
+
+    The trunk is taken as it is: a raised arm turns nobody.
+    """
+    axes = _trunk_axes(joints)
+    place = joints[:, 5:7, None] + _ARM_MEAN_M @ axes[:, None]
+    turn = axes[:, None, None, None]
+    information = turn.swapaxes(-1, -2) @ _ARM_INFORMATION @ turn
+    off = joints[:, _ARMS] - place
+    pull = np.einsum("psjkab,pskb->psja", information, off)
+    robust = 1.0 / (1.0 + (off * pull).sum((-2, -1)) / 9.0)
+    vector[:, _ARMS] -= robust[..., None, None] * pull
+    information *= robust[..., None, None, None, None]
+    by_joint = normal.reshape(len(joints), 17, 3, 17, 3)
+    by_joint[:, _ARMS[:, :, None], :, _ARMS[:, None]] += information.transpose(1, 2, 3, 0, 4, 5)
+
+
+def _trunk_axes(joints: np.ndarray) -> np.ndarray:
+    """Forward, left and up of trunks as rows, shape (P, 3, 3)."""
+    up = _unit(joints[:, 5:7].mean(1) - joints[:, 11:13].mean(1))
+    left = joints[:, 5] - joints[:, 6] + joints[:, 11] - joints[:, 12]
+    left = _unit(left - (left * up).sum(-1, keepdims=True) * up)
+    return np.stack([np.cross(left, up), left, up], axis=1)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
