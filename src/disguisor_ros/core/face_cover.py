@@ -187,7 +187,9 @@ def cover_heads(
         surface_m = crop.enlarge(hits.depth_m)
         cover = _cover(camera, one, crop, crop.enlarge(face), surface_m, nearest_m, depth)
         if cover is not None:
-            relief = crop.enlarge(relief_m[hits.triangle])[crop.inner]
+            shown = crop.enlarge(face).copy()
+            shown[crop.inner] = cover.upper
+            relief = np.where(shown, crop.enlarge(relief_m[hits.triangle]), np.nan)
             _name_face(cover, relief, one, camera)
             cover.drawn = np.isfinite(surface_m)[crop.inner]
             cover.drawing = crop.enlarge_colors(drawing, hits.triangle >= 0)[crop.inner]
@@ -354,13 +356,21 @@ def _also_moved(mask: np.ndarray, shift_px: np.ndarray) -> np.ndarray:
 
 
 def _name_face(cover: Cover, relief_m: np.ndarray, one: _Posed, camera: Camera) -> None:
-    """Give a region the box that a person would draw around the visible part of the face."""
-    row, column = np.nonzero(cover.upper & np.isfinite(relief_m))
-    if len(row) == 0:
+    """Give a region the box that a person would draw around the visible part of the face.
+
+    ``relief_m`` is that of the visible face in the whole window, NaN elsewhere: what lies just
+    out of the image by 3D may lie in it by 2D.
+    """
+    row, column = np.nonzero(np.isfinite(relief_m))
+    if len(row) == 0 or not cover.upper.any():
         return
-    pixels = np.stack([column, row], axis=-1) + (cover.x, cover.y) + one.sighting.shift_px
+    corner = (one.window.x, one.window.y) + one.sighting.shift_px
+    pixels = np.stack([column, row], axis=-1) + corner
     pixels += relief_m[row, column][:, None] * one.forward_px
     size = np.array([camera.width, camera.height], dtype=np.float64)
+    pixels = pixels[((pixels > -1) & (pixels < size)).all(axis=1)]
+    if len(pixels) == 0:
+        return
     low = np.clip(pixels.min(axis=0), 0, size - 1)
     high = np.clip(pixels.max(axis=0) + 1, low + 1, size)
     cover.region.box = np.concatenate([low, high - low])
