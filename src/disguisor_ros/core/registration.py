@@ -144,7 +144,10 @@ class HeadRegistrar:
             )
             track = self._filters.get(head.track_id)
             expected = track.predicted(stamp_ns) if track is not None else None
-            found = self.register(head, evidence, expected) if evidence is not None else None
+            # Nothing anchors a head that no camera saw: registered again and again it would walk
+            # along whatever surface is near.
+            seen = evidence is not None and head.method != "predicted"
+            found = self.register(head, evidence, expected) if seen else None
             if found is not None and not plausible(head, found):
                 if found.area_m2 >= MIN_AREA_M2:
                     doubt = max(head.sigma_m, CONTRADICTED_SIGMA_M)
