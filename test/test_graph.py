@@ -49,6 +49,15 @@ def test_every_frame_comes_out_under_its_own_header(anonymized):
     assert seen == sorted(expected)
 
 
+def test_every_image_has_its_regions_and_calibration(anonymized):
+    stamps = [
+        sorted((topic.split("/")[1], header_of(raw)) for topic, _, raw, _ in
+               messages(anonymized, f"/anonymized/{kind}"))
+        for kind in ("image_raw", "regions", "camera_info")
+    ]  # fmt: skip
+    assert stamps[0] == stamps[1] == stamps[2]
+
+
 def test_the_output_plays_at_the_speed_of_the_room(anonymized):
     images = messages(anonymized, "/anonymized/image_raw")
     times = {header_of(raw)[0]: bag_ns for _, bag_ns, raw, _ in images}

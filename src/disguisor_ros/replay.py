@@ -72,6 +72,7 @@ class Replay:
         self.peak_memory = 0
         self._bag_ns: dict[int, int] = {}
         self._sent: dict[tuple[str, int], float] = {}
+        self._parts: dict[tuple[str, int], set[str]] = {}
         self._now_ns = recording.start_ns
         self._connected: dict[str, bool] = {}
         self._stage_ms: dict[str, float] = {}
@@ -272,15 +273,22 @@ class Replay:
             return
         stamp = header_of(raw)[0] if topic != "/disguisor/markers" else self._now_ns
         self._write(topic, typename, raw, stamp)
-        if topic.endswith("/anonymized/image_raw"):
-            self._on_image(topic.split("/")[1], raw)
+        camera, _, kind = topic[1:].partition("/")
+        if kind in _CAMERA_RESULTS:
+            self._on_part(camera, kind, raw)
 
-    def _on_image(self, camera: str, raw: bytes) -> None:
+    def _on_part(self, camera: str, kind: str, raw: bytes) -> None:
+        """Note a part of a frame; it is done when image, regions and camera_info are there."""
         stamp, frame_id = header_of(raw)
         with self._changed:
-            sent = self._sent.pop((camera, stamp), None)
+            sent = self._sent.get((camera, stamp))
             if sent is None:
                 return
+            parts = self._parts.setdefault((camera, stamp), set())
+            parts.add(kind)
+            if len(parts) < len(_CAMERA_RESULTS):
+                return
+            del self._sent[camera, stamp], self._parts[camera, stamp]
             self.got[camera] += 1
             self._seconds = time.monotonic() - self._started
             elapsed = time.monotonic() - sent
