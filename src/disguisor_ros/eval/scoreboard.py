@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for reports and the table")
     parser.add_argument("--scenarios", nargs="+", default=SCENARIOS, choices=SCENARIOS)
     parser.add_argument("--seconds", type=float, default=20.0, help="(default: %(default)s)")
-    parser.add_argument("--fps", type=float, default=5.0, help="(default: %(default)s)")
+    parser.add_argument("--fps", type=float, default=3.0, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument(
         "--peer-images", type=int, default=60, metavar="N",
