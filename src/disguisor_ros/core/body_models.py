@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from disguisor_ros.core.head_template import PHENOTYPE
+from disguisor_ros.core.head_template import PHENOTYPE, cache_file
 from disguisor_ros.core.rotations import rotation_between
 
 #: Segments of a body; each but the first hangs at its pivot on its parent.
@@ -115,9 +115,7 @@ def load_anny(cache_dir: str | os.PathLike | None = None) -> BodyModel:
     cache_dir : path, optional
         Defaults to ``$ANNY_CACHE_DIR`` or ``~/.cache/anny``.
     """
-    if cache_dir is None:
-        cache_dir = os.getenv("ANNY_CACHE_DIR", Path.home() / ".cache" / "anny")
-    path = Path(cache_dir) / f"body_model_v{_CACHE_VERSION}.npz"
+    path = cache_file(f"body_model_v{_CACHE_VERSION}.npz", cache_dir)
     names = tuple(BodyModel.__dataclass_fields__)
     if path.exists():
         with np.load(path) as stored:

@@ -80,9 +80,7 @@ class HeadTemplate:
         cache_dir : path, optional
             Defaults to ``$ANNY_CACHE_DIR`` or ``~/.cache/anny``.
         """
-        if cache_dir is None:
-            cache_dir = os.getenv("ANNY_CACHE_DIR", Path.home() / ".cache" / "anny")
-        path = Path(cache_dir) / f"head_template_v{VERSION}.npz"
+        path = cache_file(f"head_template_v{VERSION}.npz", cache_dir)
         if path.exists():
             with np.load(path) as stored:
                 return cls(**{name: stored[name] for name in cls.__dataclass_fields__})
@@ -107,6 +105,13 @@ class HeadTemplate:
         """Vertices in the world of a head at a pose, shape (V, 3), float32, metres."""
         rotation = (scale * tf_world_head[:3, :3]).astype(np.float32)
         return self.vertices @ rotation.T + tf_world_head[:3, 3].astype(np.float32)
+
+
+def cache_file(name: str, cache_dir: str | os.PathLike | None = None) -> Path:
+    """Where a file derived from Anny is kept: ``$ANNY_CACHE_DIR``, else ``~/.cache/anny``."""
+    if cache_dir is None:
+        cache_dir = os.getenv("ANNY_CACHE_DIR", Path.home() / ".cache" / "anny")
+    return Path(cache_dir) / name
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

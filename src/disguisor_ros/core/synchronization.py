@@ -157,7 +157,7 @@ class Rendezvous:
         Number of data kept for each first element of the keys, and of waiting jobs.
     patience_ns : int
         How long a job waits for data that it ``wants`` but can do without. A job waits for
-        data that it ``needs`` until it is dropped by :meth:`expire`.
+        data that it ``needs`` until newer jobs push it out.
     """
 
     def __init__(self, capacity: int, patience_ns: int):
@@ -186,10 +186,6 @@ class Rendezvous:
         """A stored datum, or None."""
         return self._data.get(topic, {}).get(stamp_ns)
 
-    def take(self, topic: Hashable, stamp_ns: int):
-        """Remove and return a stored datum, or None."""
-        return self._data.get(topic, {}).pop(stamp_ns, None)
-
     def submit(self, payload, needs: Iterable, wants: Iterable, now_ns: int) -> list:
         """Add a job that waits for keys ``(topic, stamp_ns)``; returns payloads that made room."""
         self._jobs.append(_Job(payload, set(needs), set(wants), now_ns))
@@ -207,12 +203,5 @@ class Rendezvous:
             patient = now_ns - job.submitted_ns <= self.patience_ns
             if missing or (patient and any(self.get(*key) is None for key in job.wants)):
                 break
-            out.append(self._jobs.popleft().payload)
-        return out
-
-    def expire(self, now_ns: int, age_ns: int) -> list:
-        """Drop jobs older than ``age_ns`` and return their payloads."""
-        out = []
-        while self._jobs and now_ns - self._jobs[0].submitted_ns > age_ns:
             out.append(self._jobs.popleft().payload)
         return out
