@@ -18,7 +18,7 @@ from disguisor_ros.core.association import (
 )
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.floor import FloorEstimator
-from disguisor_ros.core.placement import place, to_depth
+from disguisor_ros.core.placement import along_rays, place, to_depth
 from disguisor_ros.core.skeleton import MIRROR
 from disguisor_ros.core.triangulation import (
     Observations,
@@ -220,12 +220,20 @@ class Scene:
         if np.isfinite(expected).any():
             return expected
         view, d = next(iter(group.detections.items()))
-        return self._placed(view, d)[0]
+        return self._placed(view, d, expected)[0]
 
-    def _placed(self, view: int, d: int) -> tuple[np.ndarray, bool]:
-        """Joints of someone whom one view sees, and whether depth told the distance."""
+    def _placed(self, view: int, d: int, expected: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Joints of someone whom one view sees, and whether depth told the distance.
+
+        ``expected`` (17, 3) is where the track has the joints, NaN where it does not know: who
+        was measured to lie is not sought in an upright plane.
+        """
         center, score = self.detections.centers[view], self.detections.score[d]
-        joints = place(center, self.detections.rays[d], score, self.floor.z_m)
+        rays = self.detections.rays[d]
+        if np.isfinite(expected).all():
+            joints = along_rays(center, rays, score, expected)
+        else:
+            joints = place(center, rays, score, self.floor.z_m)
         depth = self.depth.get(self.detections.names[view])
         moved = to_depth(joints, center, score, depth) if depth is not None else None
         return (joints, False) if moved is None else (moved, True)
@@ -252,7 +260,8 @@ class Scene:
                 sigma_m[k] = self.expected.sigma_m[group.track]
             group.anchored = not single
             if single and self.depth:
-                placed, group.anchored = self._placed(*next(iter(group.detections.items())))
+                view, d = next(iter(group.detections.items()))
+                placed, group.anchored = self._placed(view, d, joints[k])
                 if group.anchored:
                     seen = np.isfinite(placed[_DEPTH_JOINTS, 0])
                     joints[k, _DEPTH_JOINTS[seen]] = placed[_DEPTH_JOINTS[seen]]

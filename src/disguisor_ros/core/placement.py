@@ -64,6 +64,21 @@ def place(
     return np.where((score > 0)[:, None], best, np.nan)
 
 
+def along_rays(
+    center: np.ndarray, rays: np.ndarray, score: np.ndarray, expected: np.ndarray
+) -> np.ndarray:
+    """Joints on their rays, as far away as they are expected, shape (17, 3), metres, world.
+
+    Parameters
+    ----------
+    center, rays, score
+        As for :func:`place`; NaN comes out for joints that are not seen.
+    expected : ndarray, shape (17, 3), metres, world
+    """
+    distance = np.maximum(np.linalg.norm(expected - center, axis=-1, keepdims=True), 0.3)
+    return np.where((score > 0)[:, None], center + distance * rays, np.nan)
+
+
 def _size_cost(points: np.ndarray, score: np.ndarray) -> np.ndarray:
     """How little each of D placements looks like an adult's bones; foreshortening is cheap."""
     weight = np.sqrt(score[BONE_A] * score[BONE_B])
