@@ -11,7 +11,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.occlusion import agreement, in_front
 from disguisor_ros.core.rendering import Window, diffuse
-from disguisor_ros.core.sightings import Sighting
+from disguisor_ros.core.sightings import FACE_SCORE, Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
 
 #: Cover reaches this far around the face, metres: what the template's face may be too small.
@@ -19,7 +19,11 @@ MARGIN_M = 0.011
 
 #: ... and this many standard deviations of the head's position, up to a limit in metres.
 MARGIN_SIGMAS = 1.5
-MAX_MARGIN_M = 0.08
+MAX_MARGIN_M = 0.30
+
+#: Standard deviation of the place, metres, from which the whole head is covered and not only its
+#: face: who is that badly known may be turned any way.
+UNSURE_SIGMA_M = 0.06
 
 #: Something hides a face when it is measured this far in front of it, metres: more than a mask,
 #: glasses, a cap's brim or a hand at the chin stand out.
@@ -125,6 +129,7 @@ class _Posed:
     distance_m: float
     turn_deg: float
     sigma_m: float
+    aside_m: float
     margin_px: float
     window: Window
     forward_px: np.ndarray
@@ -178,10 +183,11 @@ def cover_heads(
     covers = []
     for one in posed:
         hits = backend(camera, one.vertices, template.faces, one.window)
+        unsure = one.aside_m > UNSURE_SIGMA_M
         colors = template.colors_masked if one.head.track_id in masked else template.colors
         shade = diffuse(one.normals, _lamp(up))
         drawing = hits.interpolate(colors * (shade / 255)[:, None], template.faces)
-        face = (hits.triangle >= 0) & face_triangles[hits.triangle]
+        face = (hits.triangle >= 0) & (face_triangles[hits.triangle] | unsure)
         lower = (hits.triangle >= 0) & mask_triangles[hits.triangle]
         crop = _Crop(one.window, camera)
         surface_m = crop.enlarge(hits.depth_m)
@@ -218,7 +224,9 @@ def _pose(
     focal = camera.matrix[0, 0]
     turn_deg = _turn_deg(camera, tf_world_head)
     sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
-    margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
+    # Where this image itself shows the head, only the distance from the camera can be far off.
+    aside_m = min(sigma_m, UNSURE_SIGMA_M) if sighting.face_score >= FACE_SCORE else sigma_m
+    margin_m = min(MARGIN_M + MARGIN_SIGMAS * aside_m, MAX_MARGIN_M)
     margin_px = max(margin_m * focal / distance_m, 1.0)
     around_px = margin_px + np.abs(sighting.shift_px).max() + _SPARSE_M * focal / distance_m
     window = _window(camera, vertices[::_SPARSE], around_px)
@@ -228,8 +236,8 @@ def _pose(
     normals = template.normals @ rotation.T.astype(np.float32)
     forward_px = rotation[:2, 0] * focal / distance_m
     return _Posed(
-        head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, margin_px, window,
-        forward_px,
+        head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, aside_m, margin_px,
+        window, forward_px,
     )  # fmt: skip
 
 

@@ -209,7 +209,9 @@ class BodyFitter:
                 moved = person.joints - tracks[i].joints
                 moved = moved[np.isfinite(moved).all(axis=1)]
                 shift = np.median(moved, axis=0) if len(moved) else np.zeros(3)
-                states[i] = before.carried(shift, stamp_ns)
+                states[i] = before.carried(shift, _shared_variance(person), stamp_ns)
+            elif person.status == "single_view":
+                states[i] = states[i].loosened(_shared_variance(person))
         return states
 
     def _remember(self, persons, solution, tracks, states, stamp_ns) -> None:
@@ -224,9 +226,12 @@ class BodyFitter:
                 values, vectors = np.linalg.eigh((news + news.T) / 2)
                 news = (vectors * np.maximum(values, 0)) @ vectors.T
                 precision = precision + news / CORRELATED_INSTANTS
+            head, joints = states[i], person.joints
+            if states[i].method == "predicted" and track.head is not None:
+                head, joints = track.head, track.joints  # as they were when last seen
             self._tracks[person.track_id] = _Track(
                 stamp_ns, solution.translation[i], solution.rotations[i],
-                solution.lengths[i], precision, states[i], person.joints,
+                solution.lengths[i], precision, head, joints,
             )  # fmt: skip
 
     def _bodies(self, persons, solution, states) -> list[Body]:
@@ -402,6 +407,17 @@ class _Skeleton:
                 normal[:, other, other] += weight[:, s]
                 normal[:, own, other] -= weight[:, s]
                 normal[:, other, own] -= weight[:, s]
+
+
+def _shared_variance(person: Person3D) -> float:
+    """Variance that all joints of a person share, square metres: of a distance that was guessed.
+
+    It does not average out over joints, as their own errors do.
+    """
+    known = np.isfinite(person.covariance).all(axis=(1, 2))
+    if not known.any():
+        return 0.0
+    return float(np.linalg.eigvalsh(person.covariance[known])[:, -1].min())
 
 
 def _torso_frame(joints: np.ndarray) -> np.ndarray:

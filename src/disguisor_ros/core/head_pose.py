@@ -78,20 +78,43 @@ class HeadState:
     confidence: float
     stamp_ns: int
 
-    def carried(self, moved: np.ndarray, stamp_ns: int) -> HeadState:
-        """The head of somebody whom no camera sees, moved with the body, shape (3,), metres."""
+    def carried(self, moved: np.ndarray, variance: float, stamp_ns: int) -> HeadState:
+        """The head of somebody whom no camera sees, moved with the body since it was seen.
+
+        Parameters
+        ----------
+        moved : ndarray, shape (3,), metres
+        variance : float, square metres
+            Of that motion, per axis.
+        stamp_ns : int
+        """
         seconds = max((stamp_ns - self.stamp_ns) * 1e-9, 0.0)
-        walk = np.repeat([WALK_M**2, np.deg2rad(WALK_DEG) ** 2], 3) * seconds
-        sigma = float(np.sqrt(self.sigma_m**2 + WALK_M**2 * seconds))
+        turned = np.deg2rad(WALK_DEG) ** 2 * seconds
+        sigma = float(np.sqrt(self.sigma_m**2 + variance))
         return replace(
             self,
             translation=self.translation + moved,
-            covariance=self.covariance + np.diag(walk),
+            covariance=self.covariance + np.diag([variance] * 3 + [turned] * 3),
             sigma_m=sigma,
             method="predicted",
-            confidence=float(np.exp(-((sigma / 0.12) ** 2))),
+            confidence=confidence_of(sigma),
             stamp_ns=stamp_ns,
         )
+
+    def loosened(self, variance: float) -> HeadState:
+        """The same head, less certain by a variance of its place, square metres."""
+        sigma = float(np.sqrt(self.sigma_m**2 + variance))
+        return replace(
+            self,
+            covariance=self.covariance + np.diag([variance] * 3 + [0.0] * 3),
+            sigma_m=sigma,
+            confidence=confidence_of(sigma),
+        )
+
+
+def confidence_of(sigma_m: float) -> float:
+    """Confidence, 0 to 1, in a head whose place has this standard deviation, metres."""
+    return float(np.exp(-((sigma_m / 0.12) ** 2)))
 
 
 class HeadSolver:
@@ -181,10 +204,10 @@ class HeadSolver:
             method = "keypoints"
         else:
             method = "body"
-        confidence = float(np.exp(-((sigma / 0.12) ** 2)))
         return HeadState(
-            rotation, translation, covariance, float(scale), sigma, method, confidence, stamp_ns
-        )
+            rotation, translation, covariance, float(scale), sigma, method,
+            confidence_of(sigma), stamp_ns,
+        )  # fmt: skip
 
     def _solve(self, problem, rotation, translation):
         damping = np.full(len(rotation), 1e-3)

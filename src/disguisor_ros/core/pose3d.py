@@ -217,7 +217,7 @@ class PoseEstimator:
                 Person3D(
                     track_id=track.track_id,
                     joints=there.joints,
-                    covariance=there.variance[:, None, None] * np.eye(3),
+                    covariance=track.covariance + there.body_variance * np.eye(3),
                     confidence=np.zeros(17),
                     status="predicted",
                     age=track.age,

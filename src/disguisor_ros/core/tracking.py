@@ -12,6 +12,16 @@ _ACCELERATION = 6.0
 #: Velocities fade over this time, seconds: people stop.
 _FADE_S = 0.8
 
+#: What a joint does beside the body's own motion is over after this time, seconds: an arm swings.
+_SWING_S = 0.15
+
+#: Unforeseen acceleration of a whole body, m/s^2, and how well its place is measured, metres.
+_BODY_ACCELERATION = 1.5
+_BODY_NOISE_M = 0.05
+
+#: Speed that somebody whom nobody sees may have taken up, standard deviation, m/s.
+_STROLL = 0.3
+
 #: A body that was not seen for longer is not extrapolated further, seconds.
 _HORIZON_S = 0.5
 
@@ -22,10 +32,20 @@ _TRUNK = [3, 4, 5, 6, 11, 12]
 
 @dataclass
 class Prediction:
-    """Joints of a track at an instant, (17, 3), and their variance per axis, (17,)."""
+    """Joints of a track at an instant.
+
+    Parameters
+    ----------
+    joints : ndarray, shape (17, 3), metres, world
+    variance : ndarray, shape (17,), square metres
+        Per axis, of each joint by itself: limbs may do anything.
+    body_variance : float, square metres
+        Per axis, of the body as a whole.
+    """
 
     joints: np.ndarray
     variance: np.ndarray
+    body_variance: float
 
 
 @dataclass
@@ -41,6 +61,12 @@ class Track:
         When the joints were last measured.
     velocity : ndarray, shape (17, 3), m/s
     velocity_variance : ndarray, shape (17,)
+    body_velocity : ndarray, shape (3,), m/s
+        Of the trunk, over a longer time.
+    body_lag : ndarray, shape (3,), metres
+        From the joints to where the filter of that velocity has the trunk.
+    body_covariance : ndarray, shape (2, 2)
+        Of place and velocity in that filter, per axis.
     anchored : bool
         Whether the distance was ever measured, by two views or by depth.
     age, hits : int
@@ -55,6 +81,9 @@ class Track:
     stamp_ns: int
     velocity: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     velocity_variance: np.ndarray = field(default_factory=lambda: np.full(17, 0.5**2))
+    body_velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    body_lag: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.5**2]))
     anchored: bool = False
     age: int = 0
     hits: int = 1
@@ -65,12 +94,25 @@ class Track:
         return (stamp_ns - self.stamp_ns) * 1e-9
 
     def predict(self, stamp_ns: int) -> Prediction:
-        """Where the person is at a later time."""
+        """Where the person is at a later time.
+
+        The body goes on as it went for a while; what the joints did beside that fades at once.
+        """
         elapsed = self.missed_s(stamp_ns)
+        walking = self._walking()
         moving = _FADE_S * (1.0 - np.exp(-min(elapsed, _HORIZON_S) / _FADE_S))
+        swinging = _SWING_S * (1.0 - np.exp(-elapsed / _SWING_S))
         variance = _per_axis(self.covariance) + self.velocity_variance * elapsed**2
         variance += 0.25 * (_ACCELERATION * min(elapsed, _HORIZON_S) ** 2) ** 2
-        return Prediction(self.joints + self.velocity * moving, variance)
+        moved = walking * moving + (self.velocity - walking) * swinging
+        speed2 = self.body_covariance[1, 1] + _STROLL**2
+        return Prediction(self.joints + moved, variance, speed2 * elapsed**2)
+
+    def _walking(self) -> np.ndarray:
+        """Velocity of the body as far as it is more than noise (James-Stein), shape (3,), m/s."""
+        speed2 = self.body_velocity @ self.body_velocity
+        noise = 3.0 * self.body_covariance[1, 1] / max(speed2, 1e-9)
+        return max(0.0, 1.0 - noise) * self.body_velocity
 
     def update(
         self,
@@ -87,6 +129,7 @@ class Track:
         elapsed = self.missed_s(stamp_ns)
         if elapsed > 0 and not measured:
             self.velocity = self.velocity * np.exp(-elapsed / _FADE_S)
+            self.body_velocity = self.body_velocity * np.exp(-elapsed / _FADE_S)
         elif elapsed > 0:
             motion = self.velocity_variance + (_ACCELERATION * min(elapsed, _HORIZON_S)) ** 2
             noise = _per_axis(covariance) + expected.variance
@@ -95,8 +138,24 @@ class Track:
             change = (gain / elapsed)[:, None] * (joints - expected.joints)
             self.velocity = self.velocity * fading + change
             self.velocity_variance = np.clip(motion * (1.0 - gain), 0.05**2, 1.5**2)
+            self._measure_body(joints - self.joints, _per_axis(covariance), elapsed)
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
         self.hits += 1
+
+
+    def _measure_body(self, moved: np.ndarray, variance: np.ndarray, elapsed: float) -> None:
+        """Kalman filter of the trunk's velocity, from how far the joints (17, 3) have moved."""
+        moved, noise = moved[_TRUNK].mean(axis=0), _BODY_NOISE_M**2 + variance[_TRUNK].mean()
+        forward = np.array([[1.0, elapsed], [0.0, 1.0]])
+        push = np.array([elapsed**2 / 2, elapsed])
+        prior = forward @ self.body_covariance @ forward.T
+        prior += _BODY_ACCELERATION**2 * np.outer(push, push)
+        gain = prior[:, 0] / (prior[0, 0] + noise)
+        surprise = moved - self.body_lag - self.body_velocity * elapsed
+        # The filter's own place lags behind the joints that were measured last.
+        self.body_lag = self.body_lag + self.body_velocity * elapsed + gain[0] * surprise - moved
+        self.body_velocity = self.body_velocity + gain[1] * surprise
+        self.body_covariance = prior - np.outer(gain, prior[0])
 
 
 def _per_axis(covariance: np.ndarray) -> np.ndarray:
