@@ -331,6 +331,17 @@ def test_a_calibration_that_changes_is_not_used_before_it_has_settled(bench, clo
     assert bench.withheld == {"no calibration": 2}
 
 
+def test_a_calibration_that_is_again_what_it_was_is_used_at_once(bench, clock):
+    """One damaged camera_info must not close the camera for longer than it lasts."""
+    for k, focal, leaves in ((1, 80.0, False), (2, 60.0, True)):
+        bench.heard_by["/cam/color/camera_info"](serialize_message(_info(focal=focal)))
+        bench.color(k * SECOND)
+        bench.keypoints(k * SECOND)
+        bench.head_message(k * SECOND)
+        assert (bench.out == [k * SECOND]) == leaves
+    assert bench.withheld == {"no calibration": 1}
+
+
 class Watcher(Pose3DNode):
     listen = Bench.listen
     offer = Bench.offer

@@ -95,18 +95,37 @@ def test_every_image_is_in_exactly_one_set_whatever_the_order_between_topics(see
     assert [s.stamp_ns // MS for s in sets] == [1000, 1100, 1200, 1300, 1400]
 
 
-def test_a_job_waits_for_what_it_needs_whichever_comes_first():
+def test_a_job_waits_for_what_it_wants_whichever_comes_first():
     meeting = Rendezvous(capacity=4, patience_ns=10)
-    meeting.submit("job", [("image", 5)], [], now_ns=0)
-    assert meeting.ready(100) == []
+    meeting.submit("job", [("image", 5)], now_ns=0)
+    assert meeting.ready(10) == []
     meeting.put("image", 5, "pixels")
-    assert meeting.ready(100) == ["job"] and meeting.get("image", 5) == "pixels"
+    assert meeting.ready(10) == ["job"] and meeting.get("image", 5) == "pixels"
 
 
 def test_a_job_does_without_what_it_wants_after_a_while():
     meeting = Rendezvous(capacity=4, patience_ns=10)
-    meeting.submit("job", [], [("depth", 5)], now_ns=0)
+    meeting.submit("job", [("depth", 5)], now_ns=0)
     assert meeting.ready(10) == [] and meeting.ready(11) == ["job"]
+
+
+def test_a_topic_that_was_waited_for_in_vain_is_not_waited_for_until_it_is_heard():
+    """A camera without depth must not cost every image the whole patience, at every stage."""
+    meeting = Rendezvous(capacity=4, patience_ns=10)
+    meeting.submit("first", [("depth", 5)], now_ns=0)
+    assert meeting.ready(11) == ["first"]
+    meeting.submit("second", [("depth", 6)], now_ns=12)
+    assert meeting.ready(12) == ["second"]
+    meeting.put("depth", 7, "metres")
+    meeting.submit("third", [("depth", 8)], now_ns=13)
+    assert meeting.ready(13) == []
+
+
+def test_what_a_topic_has_gone_past_is_not_waited_for():
+    meeting = Rendezvous(capacity=4, patience_ns=10)
+    meeting.put("depth", 6, "metres")
+    meeting.submit("job", [("depth", 5)], now_ns=0)
+    assert meeting.ready(0) == ["job"]
 
 
 @given(st.lists(st.integers(0, 1000), max_size=60))
@@ -114,7 +133,7 @@ def test_memory_is_bounded_and_the_oldest_goes_first(stamps):
     meeting = Rendezvous(capacity=5, patience_ns=10)
     for stamp in stamps:
         meeting.put("image", stamp, stamp)
-        meeting.submit(stamp, [("never", 1)], [], 0)
+        meeting.submit(stamp, [("never", 2000)], 0)
     assert len(meeting) <= 5
     kept = [s for s in dict.fromkeys(stamps) if meeting.get("image", s) is not None]
     assert len(kept) <= 5

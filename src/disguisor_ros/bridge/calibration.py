@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from disguisor_ros.core.cameras import Camera, invert_rigid
 
 #: Cameras that hang on a wall do not change: a calibration that does is not believed before it has
-#: stayed the same for this long, seconds.
+#: stayed the same for this long, seconds, or is again what it was.
 SETTLE_S = 3.0
 
 #: Further than this from the world's origin is a wrong unit, metres (millimetres read as metres).
@@ -30,9 +30,8 @@ class CameraRig:
 
     def __init__(self, world_frame: str = "world"):
         self.world_frame = world_frame
-        self._parents: dict[str, tuple[str, np.ndarray]] = {}
-        self._infos = {}
-        self._changed_s: dict[str | tuple[str, str], float] = {}
+        self._parents: dict[str, _Believed] = {}
+        self._infos: dict[tuple[str, str], _Believed] = {}
         self._cameras: dict[tuple[str, str], Camera] = {}
 
     def add_transforms(self, message) -> None:
@@ -52,23 +51,16 @@ class CameraRig:
             except ValueError as error:
                 problems.append(f"/tf_static: {parent} -> {child}: {error}")
                 continue
-            old = self._parents.get(child)
-            if old is None or old[0] != parent or not np.array_equal(old[1], tf_parent_child):
-                self._parents[child] = (parent, tf_parent_child)
+            identity = (parent, tf_parent_child.tobytes())
+            if _changed(self._parents, child, (parent, tf_parent_child), identity):
                 self._cameras.clear()
-                if old is not None:
-                    self._changed_s[child] = time.monotonic()
         if problems:
             raise ValueError("; ".join(problems))
 
     def add_info(self, key: tuple[str, str], info) -> None:
         """Take over the sensor_msgs/CameraInfo of a camera."""
-        old = self._infos.get(key)
-        if old is None or not _same_info(old, info):
-            self._infos[key] = info
+        if _changed(self._infos, key, info, _identity(info)):
             self._cameras.pop(key, None)
-            if old is not None:
-                self._changed_s[key] = time.monotonic()
 
     def camera(self, key: tuple[str, str]) -> Camera:
         """The camera of a key.
@@ -84,16 +76,15 @@ class CameraRig:
 
     def info(self, key: tuple[str, str]):
         """The newest CameraInfo of a key that differed from the one before, or None."""
-        return self._infos.get(key)
+        return self._infos[key].value if key in self._infos else None
 
     def _build(self, key: tuple[str, str]) -> Camera:
         name = f"/{key[0]}/{key[1]}"
-        info = self._infos.get(key)
-        if info is None:
+        if key not in self._infos:
             raise ValueError(
                 f"{name}/camera_info: nothing received, the camera has no calibration"
             )
-        self._check_settled(key, f"{name}/camera_info")
+        info = self._infos[key].settled(f"{name}/camera_info")
         tf_world_camera = self._lookup(info.header.frame_id.lstrip("/"), name)
         distance_m = np.linalg.norm(tf_world_camera[:3, 3])
         if distance_m > MAX_DISTANCE_M:
@@ -114,13 +105,6 @@ class CameraRig:
         except ValueError as error:
             raise ValueError(f"{name}/camera_info: {error}") from error
 
-    def _check_settled(self, what, name: str) -> None:
-        if time.monotonic() - self._changed_s.get(what, -np.inf) < SETTLE_S:
-            raise ValueError(
-                f"{name} has just changed; it is used when it has stayed the same for"
-                f" {SETTLE_S:.0f} s"
-            )
-
     def _lookup(self, frame: str, name: str) -> np.ndarray:
         tf_ancestor_camera = np.eye(4)
         current, seen = frame, set()
@@ -130,21 +114,51 @@ class CameraRig:
                     f"/tf_static: no transform from {self.world_frame!r} to {frame!r} ({name})"
                 )
             seen.add(current)
-            self._check_settled(current, f"/tf_static: {current}")
-            current, tf_parent_child = self._parents[current]
+            current, tf_parent_child = self._parents[current].settled(f"/tf_static: {current}")
             tf_ancestor_camera = tf_parent_child @ tf_ancestor_camera
         return tf_ancestor_camera
 
 
-def _same_info(a, b) -> bool:
+class _Believed:
+    """A part of a calibration; what it became is believed when that lasts."""
+
+    def __init__(self, value, identity):
+        self.value, self.identity = value, identity
+        self._trusted, self._since_s = identity, -np.inf
+
+    def change(self, value, identity) -> None:
+        """Become something else."""
+        self.value, self.identity, self._since_s = value, identity, time.monotonic()
+
+    def settled(self, name: str):
+        """The value; raises ValueError while it is new."""
+        if self.identity != self._trusted:
+            if time.monotonic() - self._since_s < SETTLE_S:
+                raise ValueError(
+                    f"{name} has just changed; it is used when it has stayed the same for"
+                    f" {SETTLE_S:.0f} s"
+                )
+            self._trusted = self.identity
+        return self.value
+
+
+def _changed(known: dict, key, value, identity) -> bool:
+    """Note a value under a key; whether it is not what was there."""
+    if key not in known:
+        known[key] = _Believed(value, identity)
+    elif known[key].identity != identity:
+        known[key].change(value, identity)
+    else:
+        return False
+    return True
+
+
+def _identity(info) -> tuple:
+    """What two CameraInfos of one calibration have in common."""
     return (
-        a.width == b.width
-        and a.height == b.height
-        and a.header.frame_id == b.header.frame_id
-        and a.distortion_model == b.distortion_model
-        and np.array_equal(a.k, b.k)
-        and np.array_equal(a.d, b.d)
-    )
+        info.width, info.height, info.header.frame_id, info.distortion_model,
+        np.asarray(info.k).tobytes(), np.asarray(info.d).tobytes(),
+    )  # fmt: skip
 
 
 def _matrix(transform) -> np.ndarray:

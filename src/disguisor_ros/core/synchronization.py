@@ -140,24 +140,23 @@ class FrameSynchronizer:
 @dataclass
 class _Job:
     payload: object
-    needs: set
     wants: set
     submitted_ns: int
 
 
 class Rendezvous:
-    """Holds jobs until the data that they need have arrived, whichever comes first.
+    """Holds jobs until the data that they want have arrived, whichever comes first.
 
-    Data and jobs meet by keys (usually a topic and a stamp). Both are bounded: the oldest data
-    and jobs are dropped first, and what was dropped is told.
+    Data and jobs meet by keys: a topic and a stamp. Both are bounded: the oldest data and jobs are
+    dropped first, and what was dropped is told. Nothing is waited for that will not come: when
+    a topic has given a newer stamp, or was waited for in vain and not heard since.
 
     Parameters
     ----------
     capacity : int
-        Number of data kept for each first element of the keys, and of waiting jobs.
+        Number of data kept for each topic, and of waiting jobs.
     patience_ns : int
-        How long a job waits for data that it ``wants`` but can do without. A job waits for
-        data that it ``needs`` until newer jobs push it out.
+        How long a job waits for what it wants.
     """
 
     def __init__(self, capacity: int, patience_ns: int):
@@ -168,6 +167,8 @@ class Rendezvous:
     def reset(self) -> None:
         """Forget all data and jobs."""
         self._data: dict[Hashable, OrderedDict] = {}
+        self._newest: dict[Hashable, int] = {}
+        self._silent: set[Hashable] = set()
         self._jobs: deque[_Job] = deque()
 
     def __len__(self) -> int:
@@ -177,6 +178,8 @@ class Rendezvous:
         """Store a datum; returns the ``(stamp_ns, datum)`` that had to make room."""
         queue = self._data.setdefault(topic, OrderedDict())
         queue[stamp_ns] = datum
+        self._newest[topic] = max(stamp_ns, self._newest.get(topic, stamp_ns))
+        self._silent.discard(topic)
         dropped = []
         while len(queue) > self.capacity:
             dropped.append(queue.popitem(last=False))
@@ -186,22 +189,30 @@ class Rendezvous:
         """A stored datum, or None."""
         return self._data.get(topic, {}).get(stamp_ns)
 
-    def submit(self, payload, needs: Iterable, wants: Iterable, now_ns: int) -> list:
+    def submit(self, payload, wants: Iterable, now_ns: int) -> list:
         """Add a job that waits for keys ``(topic, stamp_ns)``; returns payloads that made room."""
-        self._jobs.append(_Job(payload, set(needs), set(wants), now_ns))
+        self._jobs.append(_Job(payload, set(wants), now_ns))
         dropped = []
         while len(self._jobs) > self.capacity:
             dropped.append(self._jobs.popleft().payload)
         return dropped
 
     def ready(self, now_ns: int) -> list:
-        """Payloads whose data are there, as submitted; a late one holds back the rest."""
+        """Payloads that need not wait any longer, as submitted; a late one holds back the rest."""
         out = []
         while self._jobs:
             job = self._jobs[0]
-            missing = {key for key in job.needs if self.get(*key) is None}
-            patient = now_ns - job.submitted_ns <= self.patience_ns
-            if missing or (patient and any(self.get(*key) is None for key in job.wants)):
+            missing = {topic for topic, stamp_ns in job.wants if self._may_come(topic, stamp_ns)}
+            if missing and now_ns - job.submitted_ns <= self.patience_ns:
                 break
+            self._silent |= missing
             out.append(self._jobs.popleft().payload)
         return out
+
+    def _may_come(self, topic: Hashable, stamp_ns: int) -> bool:
+        """Whether a datum is not there but may still be on its way."""
+        return (
+            self.get(topic, stamp_ns) is None
+            and topic not in self._silent
+            and self._newest.get(topic, stamp_ns) <= stamp_ns
+        )

@@ -256,10 +256,10 @@ class StageNode(LifecycleNode):
         for camera in cameras:
             self.listen_stored(Image, f"/{camera}/depth/image_raw", (camera, "depth"), depth_array)
 
-    def submit(self, payload, needs, wants) -> None:
+    def submit(self, payload, wants) -> None:
         """Queue a job of the rendezvous; when there are too many the oldest is dropped."""
         now = time.monotonic_ns()
-        for _ in self.rendezvous.submit((payload, now), needs, wants, now):
+        for _ in self.rendezvous.submit((payload, now), wants, now):
             self.dropped("overrun", "the stage does not keep up")
 
     def ready(self):

@@ -146,7 +146,7 @@ class FaceRendererNode(StageNode):
         depth = stamps.depth_ns.get(self.camera)
         wants = [((self.camera, "keypoints"), color)]
         wants += [((self.camera, "depth"), depth)] if depth else []
-        self.submit((color, depth, read_heads(message)), [], wants)
+        self.submit((color, depth, read_heads(message)), wants)
 
     def work(self):
         for job in self.ready():

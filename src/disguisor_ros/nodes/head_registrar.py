@@ -54,7 +54,7 @@ class HeadRegistrarNode(StageNode):
         frame_set = read_frame_set(message.frame_set)
         self.jumped(frame_set.stamp_ns)
         wants = [((c, "depth"), s) for c, s in frame_set.depth_ns.items()]
-        self.submit((message.frame_set, frame_set, bodies), [], wants)
+        self.submit((message.frame_set, frame_set, bodies), wants)
 
     def work(self):
         for job in self.ready():

@@ -58,7 +58,7 @@ class Pose3DNode(StageNode):
         wants = [((c, "keypoints"), s) for c, s in frame_set.color_ns.items()]
         if self.use_depth:
             wants += [((c, "depth"), s) for c, s in frame_set.depth_ns.items()]
-        self.submit((message, frame_set), [], wants)
+        self.submit((message, frame_set), wants)
 
     def work(self):
         for message, frame_set in self.ready():

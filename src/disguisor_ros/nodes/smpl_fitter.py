@@ -65,7 +65,7 @@ class SmplFitterNode(StageNode):
         frame_set = read_frame_set(message.frame_set)
         self.jumped(frame_set.stamp_ns)
         wants = [((c, "keypoints"), s) for c, s in frame_set.color_ns.items()]
-        self.submit((message.frame_set, frame_set, persons), [], wants)
+        self.submit((message.frame_set, frame_set, persons), wants)
 
     def work(self):
         for job in self.ready():
