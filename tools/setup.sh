@@ -80,7 +80,9 @@ AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv LD_LIBRARY_PATH=$venv/lib PATH=$
 "$venv/bin/python" -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
 say "building the body model's cache (a minute or two)"
 ANNY_CACHE_DIR=${ANNY_CACHE_DIR:-$PWD/.cache/anny} "$venv/bin/python" -c \
-  "from disguisor_ros.core import body_models, head_template as h; body_models.load_anny(); h.HeadTemplate.load()"
+  "from disguisor_ros.core import body_models, distance_field, head_template
+body_models.load_anny()
+distance_field.DistanceField(head_template.HeadTemplate.load())"
 
 echo "$ready" >"$venv/.ready"
 say "ready"

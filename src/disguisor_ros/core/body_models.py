@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from disguisor_ros.core.head_template import PHENOTYPE, cache_file
+from disguisor_ros.core.head_template import PHENOTYPE, cached_arrays
 from disguisor_ros.core.rotations import rotation_between
 
 #: Segments of a body; each but the first hangs at its pivot on its parent.
@@ -115,17 +115,11 @@ def load_anny(cache_dir: str | os.PathLike | None = None) -> BodyModel:
     cache_dir : path, optional
         Defaults to ``$ANNY_CACHE_DIR`` or ``~/.cache/anny``.
     """
-    path = cache_file(f"body_model_v{_CACHE_VERSION}.npz", cache_dir)
-    names = tuple(BodyModel.__dataclass_fields__)
-    if path.exists():
-        with np.load(path) as stored:
-            return BodyModel(**{name: stored[name] for name in names})
-    model = read_anny(PHENOTYPE)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(scratch, **{name: getattr(model, name) for name in names})
-    scratch.replace(path)
-    return model
+    return BodyModel(
+        **cached_arrays(
+            f"body_model_v{_CACHE_VERSION}", lambda: vars(read_anny(PHENOTYPE)), cache_dir
+        )
+    )
 
 
 def load_smplx(path: str | os.PathLike, betas: np.ndarray | None = None) -> BodyModel:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-import open3d as o3d
+import hashlib
 
-from disguisor_ros.core.head_template import HeadTemplate
+import numpy as np
+
+from disguisor_ros.core.head_template import HeadTemplate, cached_arrays
+
+#: Part of the file name of the cached table; raised when the table changes.
+VERSION = 1
 
 #: Edge of a voxel, metres.
 STEP_M = 0.005
@@ -46,43 +50,12 @@ class DistanceField:
     """
 
     def __init__(self, template: HeadTemplate):
-        vertices = template.vertices
-        low = np.minimum(vertices.min(axis=0), 0) - REACH_M
-        self.low = low.astype(np.float32)
-        self.shape = np.ceil((vertices.max(axis=0) + REACH_M - low) / STEP_M).astype(int)
-        axes = [low[i] + STEP_M * np.arange(self.shape[i]) for i in range(3)]
-        grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
-        scene = o3d.t.geometry.RaycastingScene()
-        scene.add_triangles(
-            o3d.core.Tensor(vertices), o3d.core.Tensor(template.faces.astype(np.uint32))
-        )
-        closest = scene.compute_closest_points(o3d.core.Tensor(grid))
-        nearest = template.faces[closest["primitive_ids"].numpy().astype(np.int64), 0]
-        distance = np.linalg.norm(grid - closest["points"].numpy(), axis=-1)
-        # Only what lies in the box around the head can be inside.
-        first, last = (np.rint((v - low) / STEP_M).astype(int)
-                       for v in (vertices.min(axis=0), vertices.max(axis=0)))  # fmt: skip
-        box = tuple(slice(a, b + 1) for a, b in zip(first, last))
-        distance[box] *= np.where(_inside(scene, np.ascontiguousarray(grid[box])), -1, 1)
-        gradient = np.stack(np.gradient(distance, STEP_M), axis=-1)
-        offset, sigma, scalp = _expectations(template)
-        # Points off the grid are clipped to its rim, where nothing is known.
-        known = grid[..., 2] > NECK_TOP_M
-        for axis in range(3):
-            np.moveaxis(known, axis, 0)[[0, -1]] = False
-        self.table = np.concatenate(
-            [
-                distance[..., None], gradient, offset[nearest][..., None],
-                (known / sigma[nearest])[..., None], scalp[nearest][..., None],
-            ],
-            axis=-1,
-        ).reshape(-1, 7).astype(np.float32)  # fmt: skip
+        digest = hashlib.sha256(template.vertices.tobytes()).hexdigest()[:12]
+        arrays = cached_arrays(f"distance_field_v{VERSION}_{digest}", lambda: _tabulate(template))
+        self.low, self.shape, self.table = arrays["low"], arrays["shape"], arrays["table"]
         self.last = (self.shape - 1).astype(np.int32)
-        off = np.abs(distance - offset[nearest] - scalp[nearest] * CAP_M[0])
-        bounded = np.where(known, np.minimum(off, BOUND_M), BOUND_M) ** 2
-        coarse = bounded[::COARSE, ::COARSE, ::COARSE].astype(np.float32)
-        self.coarse = coarse.ravel()
-        self.coarse_last = np.array(coarse.shape, dtype=np.int32) - 1
+        self.coarse = arrays["coarse"].ravel()
+        self.coarse_last = np.array(arrays["coarse"].shape, dtype=np.int32) - 1
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
         """Look points up.
@@ -131,6 +104,49 @@ class DistanceField:
         return self.coarse[_flat(index, self.coarse_last + 1)]
 
 
+def _tabulate(template: HeadTemplate) -> dict[str, np.ndarray]:
+    """The grid's low corner and shape, its table (N, 7) and the coarse one (X, Y, Z)."""
+    import open3d as o3d  # heavy, and needed only the first time
+
+    vertices = template.vertices
+    low = np.minimum(vertices.min(axis=0), 0) - REACH_M
+    shape = np.ceil((vertices.max(axis=0) + REACH_M - low) / STEP_M).astype(int)
+    axes = [low[i] + STEP_M * np.arange(shape[i]) for i in range(3)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(
+        o3d.core.Tensor(vertices), o3d.core.Tensor(template.faces.astype(np.uint32))
+    )
+    closest = scene.compute_closest_points(o3d.core.Tensor(grid))
+    nearest = template.faces[closest["primitive_ids"].numpy().astype(np.int64), 0]
+    distance = np.linalg.norm(grid - closest["points"].numpy(), axis=-1)
+    # Only what lies in the box around the head can be inside.
+    first, last = (np.rint((v - low) / STEP_M).astype(int)
+                   for v in (vertices.min(axis=0), vertices.max(axis=0)))  # fmt: skip
+    box = tuple(slice(a, b + 1) for a, b in zip(first, last))
+    distance[box] *= np.where(_inside(scene, np.ascontiguousarray(grid[box])), -1, 1)
+    gradient = np.stack(np.gradient(distance, STEP_M), axis=-1)
+    offset, sigma, scalp = _expectations(template)
+    # Points off the grid are clipped to its rim, where nothing is known.
+    known = grid[..., 2] > NECK_TOP_M
+    for axis in range(3):
+        np.moveaxis(known, axis, 0)[[0, -1]] = False
+    table = np.concatenate(
+        [
+            distance[..., None], gradient, offset[nearest][..., None],
+            (known / sigma[nearest])[..., None], scalp[nearest][..., None],
+        ],
+        axis=-1,
+    )  # fmt: skip
+    off = np.abs(distance - offset[nearest] - scalp[nearest] * CAP_M[0])
+    bounded = np.where(known, np.minimum(off, BOUND_M), BOUND_M) ** 2
+    return {
+        "low": low.astype(np.float32), "shape": shape,
+        "table": table.reshape(-1, 7).astype(np.float32),
+        "coarse": bounded[::COARSE, ::COARSE, ::COARSE].astype(np.float32),
+    }  # fmt: skip
+
+
 def _flat(index: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Index into a raveled grid."""
     x, y, z = np.moveaxis(index, -1, 0)
@@ -139,6 +155,8 @@ def _flat(index: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def _inside(scene, grid: np.ndarray) -> np.ndarray:
     """Inside by majority over rays up and sideways: the neck is open below."""
+    import open3d as o3d
+
     votes = np.zeros(grid.shape[:-1], dtype=int)
     directions = ((0.0, 0.0, 1.0), (0.8, 0.6, 0.1), (-0.6, 0.8, 0.15), (0.05, -1.0, 0.1),
                   (-1.0, -0.1, 0.3))  # fmt: skip

@@ -7,6 +7,7 @@ to nobody, so what is drawn over a face carries nothing of the person.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,16 +81,7 @@ class HeadTemplate:
         cache_dir : path, optional
             Defaults to ``$ANNY_CACHE_DIR`` or ``~/.cache/anny``.
         """
-        path = cache_file(f"head_template_v{VERSION}.npz", cache_dir)
-        if path.exists():
-            with np.load(path) as stored:
-                return cls(**{name: stored[name] for name in cls.__dataclass_fields__})
-        template = cls(**_cut_from_anny())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        np.savez(scratch, **{name: getattr(template, name) for name in cls.__dataclass_fields__})
-        scratch.replace(path)
-        return template
+        return cls(**cached_arrays(f"head_template_v{VERSION}", _cut_from_anny, cache_dir))
 
     @cached_property
     def face_triangles(self) -> np.ndarray:
@@ -107,11 +99,32 @@ class HeadTemplate:
         return self.vertices @ rotation.T + tf_world_head[:3, 3].astype(np.float32)
 
 
-def cache_file(name: str, cache_dir: str | os.PathLike | None = None) -> Path:
-    """Where a file derived from Anny is kept: ``$ANNY_CACHE_DIR``, else ``~/.cache/anny``."""
+def cached_arrays(
+    name: str, make: Callable[[], dict], cache_dir: str | os.PathLike | None = None
+) -> dict[str, np.ndarray]:
+    """Arrays that take long to make: read from a cache, where they are kept the first time.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, without its ending; another one when what is made changes.
+    make : callable
+        Returns the arrays by name.
+    cache_dir : path, optional
+        Defaults to ``$ANNY_CACHE_DIR`` or ``~/.cache/anny``.
+    """
     if cache_dir is None:
         cache_dir = os.getenv("ANNY_CACHE_DIR", Path.home() / ".cache" / "anny")
-    return Path(cache_dir) / name
+    path = Path(cache_dir) / f"{name}.npz"
+    if path.exists():
+        with np.load(path) as stored:
+            return dict(stored)
+    arrays = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez(scratch, **arrays)
+    scratch.replace(path)
+    return arrays
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

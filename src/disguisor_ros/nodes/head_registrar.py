@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from functools import cached_property
 
 import numpy as np
 from visualization_msgs.msg import MarkerArray
@@ -25,11 +26,12 @@ class HeadRegistrarNode(StageNode):
     def load(self):
         self.template = HeadTemplate.load()
         self.registrar = HeadRegistrar(self.template)
-        self.markers = MeshMarkers(
-            "heads",
-            coarse_triangles(self.template.vertices, self.template.faces, 500),
-            opacity=0.9,
-        )
+
+    @cached_property
+    def markers(self):
+        """Made when somebody looks: a stage that died is back sooner without."""
+        coarse = coarse_triangles(self.template.vertices, self.template.faces, 500)
+        return MeshMarkers("heads", coarse, opacity=0.9)
 
     def connect(self):
         self.publisher = self.offer(Heads, "/disguisor/heads", RESULT)

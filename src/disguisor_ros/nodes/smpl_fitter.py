@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 
 import numpy as np
 from visualization_msgs.msg import MarkerArray
@@ -35,9 +36,12 @@ class SmplFitterNode(StageNode):
     def load(self):
         self.model = load_smplx(self.model_path) if self.model_path else load_anny()
         self.fitter = BodyFitter(self.model)
-        self.markers = MeshMarkers(
-            "bodies", coarse_triangles(self.model.vertices, self.model.faces, 1000), opacity=0.5
-        )
+
+    @cached_property
+    def markers(self):
+        """Made when somebody looks: a stage that died is back sooner without."""
+        coarse = coarse_triangles(self.model.vertices, self.model.faces, 1000)
+        return MeshMarkers("bodies", coarse, opacity=0.5)
 
     def connect(self):
         self.publisher = self.offer(Bodies, "/disguisor/bodies", RESULT)
