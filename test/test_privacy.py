@@ -371,6 +371,21 @@ def test_who_is_in_the_room_is_learnt_before_frames_may_leave(ros):
     node.destroy_node()
 
 
+def test_a_camera_that_is_gone_at_the_start_may_be_the_only_one_that_sees_somebody(ros):
+    node = Watcher()
+    node.trigger_configure()
+    node.trigger_activate()
+    node.cameras = ["a", "b"]
+    step = SECOND // 2
+    late = [node._unwatched(k * step, "a" if k < 6 else "ab") for k in range(10)]
+    assert [bool(why) for why in late] == [True] * 8 + [False] * 2  # a second of b, too
+    assert "b saw too little" in late[5]
+    node.reset()
+    absent = [node._unwatched(k * step, "a") for k in range(22)]
+    assert [bool(why) for why in absent] == [True] * 20 + [False] * 2  # not for ever
+    node.destroy_node()
+
+
 def test_a_blank_frame_has_the_header_and_none_of_the_pixels(bench, clock):
     bench.on_failure = "blank"
     bench.color(7 * SECOND)

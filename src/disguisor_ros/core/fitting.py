@@ -210,7 +210,7 @@ class BodyFitter:
                 moved = moved[np.isfinite(moved).all(axis=1)]
                 shift = np.median(moved, axis=0) if len(moved) else np.zeros(3)
                 states[i] = before.carried(shift, _shared_variance(person), stamp_ns)
-            elif person.status == "single_view":
+            elif person.status != "multiview":
                 states[i] = states[i].loosened(_shared_variance(person))
         return states
 

@@ -25,6 +25,8 @@ from disguisor_ros.recordings import Recording
 
 #: A face of which a smaller share of the visible pixels was replaced has leaked.
 LEAKED = 0.5
+#: A frame that has not come out after this long is not under way any more, seconds.
+GIVEN_UP_S = 3.0
 #: Faults that began this long before a leak are named with it, seconds.
 MEMORY_S = 3.0
 
@@ -40,6 +42,7 @@ class Watch:
         self._notes: deque = deque(maxlen=20)
         self._recoveries: list[dict] = []
         self._sent_at: dict[tuple[str, int], float] = {}
+        self._under_way: dict[tuple[str, int], float] = {}
         self._ledgers: dict[str, dict[str, int]] = {}
         self._lost_lives = Counter()
         self._forget()
@@ -90,10 +93,18 @@ class Watch:
             ns = int.from_bytes(raw[4:8], "little") * 10**9 + int.from_bytes(raw[8:12], "little")
             with self._lock:
                 self.frames_in += 1
-                self._sent_at[topic.split("/")[1], ns] = time.monotonic()
+                frame = topic.split("/")[1], ns
+                self._sent_at[frame] = self._under_way[frame] = time.monotonic()
                 while len(self._sent_at) > 2000:
                     del self._sent_at[next(iter(self._sent_at))]
         self._publishers[topic].publish(raw)
+
+    def under_way(self) -> int:
+        """How many frames went in lately and have not come out."""
+        since = time.monotonic() - GIVEN_UP_S
+        with self._lock:
+            self._under_way = {f: at for f, at in self._under_way.items() if at > since}
+            return len(self._under_way)
 
     def publish_transforms(self, camera: str = "", shift_m: float = 0.0, rng=None) -> None:
         """Publish the static transforms, those of one camera moved and turned at random."""
@@ -174,6 +185,7 @@ class Watch:
             self.images += 1
             self.frames_out += 1
             sent = self._sent_at.get((camera, stamp), 0.0)
+            self._under_way.pop((camera, stamp), None)
             self._recovered(camera, sent, now)
             if view is None:
                 self.unknown += 1

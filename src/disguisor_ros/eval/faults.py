@@ -36,6 +36,8 @@ CONTROL_S = 15.0
 START_S = 300.0
 #: What has not recovered after this long has not recovered, seconds.
 LOST_S = 60.0
+#: Instants that may be under way at once at full rate.
+WINDOW = 2
 #: How often each kind of fault is drawn, relative to the others.
 WEIGHTS = {
     "kill": 8, "stop": 8, "delay": 8, "drop": 8, "duplicate": 8, "reorder": 8, "flip bytes": 10,
@@ -56,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes",
         type=float,
         default=0.0,
-        help="after the faults, play on without any and watch the memory of each stage",
+        help="after the faults, play on without any, as fast as the graph keeps up, and watch"
+        " the memory of each stage",
     )
     parser.add_argument("--only", nargs="+", choices=tuple(WEIGHTS), help="only these faults")
     parser.add_argument(
@@ -167,6 +170,7 @@ class Campaign:
         self._due: list[tuple[float, int, str, bytes]] = []
         self._memory: dict[str, list[tuple[float, int]]] = {}
         self._restarts = 0
+        self._full_rate = False
 
     def close(self) -> None:
         """End the faults that last."""
@@ -195,8 +199,7 @@ class Campaign:
                     self._for(0.1)
         self._until(lambda: not (self.active or self.watch.recovering()), LOST_S, None)
         if self.args.minutes:
-            self._soak(60 * self.args.minutes)
-        self._for(0.0)
+            self._soak(60 * self.args.minutes, console)
         self._drain()
         return {
             "injected": sum(self.injected.values()),
@@ -205,6 +208,7 @@ class Campaign:
             "control": control,
             "crashes": self.crashes,
             "restarts": self._restarts,
+            "soak_minutes": self.args.minutes,
             "memory_growth_percent": self._growth(),
             "seconds": round(time.monotonic() - started),
             "seed": self.args.seed,
@@ -237,7 +241,10 @@ class Campaign:
 
     def _step(self, play: bool = True) -> None:
         now = time.monotonic()
-        if play and now >= self._next_instant:
+        due = now >= self._next_instant
+        if self._full_rate:
+            due = self.watch.under_way() < WINDOW * len(self.cameras)
+        if play and due:
             self._next_instant = max(self._next_instant + 1 / self.args.fps, now)
             for sample in self.tape.play(self.k):
                 self._send(sample, now)
@@ -370,12 +377,15 @@ class Campaign:
 
     # Soaking.
 
-    def _soak(self, seconds: float) -> None:
+    def _soak(self, seconds: float, console: Console) -> None:
+        self._full_rate = True
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for name, used in self.graph.memory_by_stage().items():
-                self._memory.setdefault(name, []).append((time.monotonic(), used))
-            self._for(min(5.0, max(0.0, end - time.monotonic())))
+        with console.status("") as status:
+            while (left := end - time.monotonic()) > 0:
+                for name, used in self.graph.memory_by_stage().items():
+                    self._memory.setdefault(name, []).append((time.monotonic(), used))
+                status.update(f"{left / 60:.0f} minutes to go, {self.watch.line()}")
+                self._for(min(5.0, left))
 
     def _growth(self) -> dict[str, float]:
         """Growth of the memory of each stage after the first two minutes, percent."""

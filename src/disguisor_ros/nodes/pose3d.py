@@ -12,6 +12,10 @@ from disguisor_ros.nodes.common import RESULT, StageNode, run_node
 #: After a gap this long, by stamps, people are watched anew before frames may leave.
 GAP_NS = 2_000_000_000
 
+#: A camera that gives nothing is waited for this long before people are watched without it: it
+#: may be the only one that sees somebody.
+ABSENT_NS = 10_000_000_000
+
 
 class Pose3DNode(StageNode):
     """Frame sets and keypoints in, people out."""
@@ -26,8 +30,8 @@ class Pose3DNode(StageNode):
             * self.parameter(
                 "warm_up",
                 1.0,
-                "After a start, a clock jump or a gap: how long people are only watched before"
-                " frames may leave, s.",
+                "After a start, a clock jump or a gap: how long people are only watched, by all"
+                " cameras, before frames may leave, s.",
                 (0.0, 60.0),
             )
         )
@@ -35,7 +39,7 @@ class Pose3DNode(StageNode):
             "predict", 3.0, "How long people who are no longer seen are covered, s.", (0.0, 10.0)
         )
         self.estimator = PoseEstimator(predict_s=predict_s, forget_s=max(3.0, predict_s))
-        self._began_ns = self._last_ns = None
+        self._forget()
 
     def connect(self):
         self.publisher = self.offer(Persons3D, "/disguisor/persons3d", RESULT)
@@ -50,7 +54,11 @@ class Pose3DNode(StageNode):
 
     def reset(self):
         self.estimator.reset()
+        self._forget()
+
+    def _forget(self):
         self._began_ns = self._last_ns = None
+        self._watched_ns: dict[str, int] = {}
 
     def _on_frame_set(self, message):
         frame_set = read_frame_set(message)
@@ -85,18 +93,31 @@ class Pose3DNode(StageNode):
             self.depth_views(frame_set.depth_ns) if self.use_depth else None,
         )
         self.figures["persons"] = len(persons)
-        if self._warming_up(frame_set.stamp_ns):
-            self.dropped("warming up", "who is in the room is still being learnt")
+        if unwatched := self._unwatched(frame_set.stamp_ns, keypoints):
+            self.dropped("warming up", f"who is in the room is not known: {unwatched}")
             return
         self.publisher.publish(write_persons(persons, message))
         self.finished(started)
 
-    def _warming_up(self, stamp_ns: int) -> bool:
-        """Whether somebody whom the detector missed so far might be unknown."""
+    def _unwatched(self, stamp_ns: int, cameras) -> str:
+        """Why somebody might be in the room who is not known yet; empty when nobody can be.
+
+        Each camera must have watched for :attr:`warm_up_ns` since the start.
+        """
         if self._began_ns is None or stamp_ns - self._last_ns > GAP_NS:
+            self._forget()
             self._began_ns = stamp_ns
         self._last_ns = stamp_ns
-        return stamp_ns - self._began_ns < self.warm_up_ns
+        for camera in cameras:
+            self._watched_ns.setdefault(camera, stamp_ns)
+        since_ns = stamp_ns - self._began_ns
+        if since_ns < self.warm_up_ns:
+            return "it has just begun"
+        late = [
+            c for c in self.cameras
+            if stamp_ns - self._watched_ns.get(c, stamp_ns) < self.warm_up_ns
+        ]  # fmt: skip
+        return f"{', '.join(late)} saw too little" if late and since_ns < ABSENT_NS else ""
 
 
 def main():
