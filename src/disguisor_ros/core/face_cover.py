@@ -232,7 +232,8 @@ def _pose(
     sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
     margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
     margin_px = max(margin_m * focal / distance_m, 1.0)
-    around_px = max(margin_px, MUZZLE_M * focal / distance_m) + np.abs(sighting.shift_px).max() + _SPARSE_M * focal / distance_m
+    around_px = max(margin_px, MUZZLE_M * focal / distance_m)
+    around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * focal / distance_m
     window = _window(camera, vertices[::_SPARSE], around_px)
     if window is None:
         return None
@@ -314,7 +315,9 @@ def _cover(
         return None
     away = cv2.distanceTransform((~face).astype(np.uint8), cv2.DIST_L2, 3)
     reach = away <= one.margin_px + 0.5 * crop.window.step
-    reach |= _muzzle(camera, one, template, crop, face.shape)
+    muzzle = _muzzle(camera, one, template, crop, face.shape)
+    # Behind the back of a head nothing of it is seen.
+    reach |= muzzle if one.turn_deg < PROFILE_DEG else muzzle & ~np.isfinite(surface_m)
     reach = _also_moved(reach, one.sighting.shift_px)
     hidden, measured = np.zeros_like(face), 0.0
     if depth is not None:
