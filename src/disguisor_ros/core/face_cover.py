@@ -46,6 +46,11 @@ NAMED_Z_M = (-0.09, 0.065)
 RELIEF_M = 0.016
 _FRONT_M = 0.1
 
+#: Breathing masks and respirators stand out before mouth and nose, metres, and narrow to so much
+#: of the face's own width.
+MUZZLE_M = 0.05
+_MUZZLE_WIDTH = 0.6
+
 #: The more a head is turned away, degrees, the higher the score of nose or eyes must be for a
 #: face that people would call one: detectors imagine what they cannot see.
 _TURNED_DEG = (60.0, 145.0, 170.0)
@@ -131,8 +136,14 @@ class _Posed:
     sigma_m: float
     aside_m: float
     margin_px: float
+    px_per_m: float
     window: Window
-    forward_px: np.ndarray
+    forward: np.ndarray
+
+    @property
+    def forward_px(self) -> np.ndarray:
+        """Pixels across the image for a metre out of the face, shape (2,)."""
+        return self.forward[:2] * self.px_per_m
 
 
 def cover_heads(
@@ -191,9 +202,10 @@ def cover_heads(
         lower = (hits.triangle >= 0) & mask_triangles[hits.triangle]
         crop = _Crop(one.window, camera)
         surface_m = crop.enlarge(hits.depth_m)
-        cover = _cover(camera, one, crop, crop.enlarge(face), surface_m, nearest_m, depth)
+        face = crop.enlarge(face)
+        cover = _cover(camera, one, template, crop, face, surface_m, nearest_m, depth)
         if cover is not None:
-            shown = crop.enlarge(face).copy()
+            shown = face.copy()
             shown[crop.inner] = cover.upper
             relief = np.where(shown, crop.enlarge(relief_m[hits.triangle]), np.nan)
             _name_face(cover, relief, one, camera)
@@ -228,16 +240,16 @@ def _pose(
     aside_m = min(sigma_m, UNSURE_SIGMA_M) if sighting.face_score >= FACE_SCORE else sigma_m
     margin_m = min(MARGIN_M + MARGIN_SIGMAS * aside_m, MAX_MARGIN_M)
     margin_px = max(margin_m * focal / distance_m, 1.0)
-    around_px = margin_px + np.abs(sighting.shift_px).max() + _SPARSE_M * focal / distance_m
+    around_px = max(margin_px, MUZZLE_M * focal / distance_m)
+    around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * focal / distance_m
     window = _window(camera, vertices[::_SPARSE], around_px)
     if window is None:
         return None
     rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
     normals = template.normals @ rotation.T.astype(np.float32)
-    forward_px = rotation[:2, 0] * focal / distance_m
     return _Posed(
         head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, aside_m, margin_px,
-        window, forward_px,
+        focal / distance_m, window, rotation[:, 0],
     )  # fmt: skip
 
 
@@ -303,12 +315,17 @@ class _Crop:
         return layers[..., :3] / np.maximum(layers[..., 3:], 1e-3)
 
 
-def _cover(camera, one: _Posed, crop: _Crop, face, surface_m, nearest_m, depth) -> Cover | None:
+def _cover(
+    camera, one: _Posed, template, crop: _Crop, face, surface_m, nearest_m, depth
+) -> Cover | None:
     """Grow a rendered face by its margin, take out what hides it, and describe the region."""
     if not face.any():
         return None
     away = cv2.distanceTransform((~face).astype(np.uint8), cv2.DIST_L2, 3)
     reach = away <= one.margin_px + 0.5 * crop.window.step
+    muzzle = _muzzle(camera, one, template, crop, face.shape)
+    # Behind the back of a head nothing of it is seen.
+    reach |= muzzle if one.turn_deg < PROFILE_DEG else muzzle & ~np.isfinite(surface_m)
     reach = _also_moved(reach, one.sighting.shift_px)
     hidden, measured = np.zeros_like(face), 0.0
     if depth is not None:
@@ -351,6 +368,20 @@ def _confidence(one: _Posed, camera: Camera, shown: float, measured: float) -> f
     missed = 0.75 if near and one.sighting.detection < 0 else 0.0
     evidence = max(by_keypoints, measured * turned, missed)
     return float(np.clip(own, 0, 1) * min(1.0, shown / _ENOUGH_SHOWN) * evidence)
+
+
+def _muzzle(camera, one: _Posed, template, crop: _Crop, shape) -> np.ndarray:
+    """Pixels of the window that a breathing mask may take up, shape ``shape``, bool."""
+    front = template.mask & (template.vertices[:, 0] > 0.6 * template.vertices[:, 0].max())
+    base = one.vertices[front][::8]
+    center = base.mean(axis=0)
+    tip = center + _MUZZLE_WIDTH * (base - center) + MUZZLE_M * one.forward
+    pixels, _ = camera.project_camera(np.concatenate([base, tip]))
+    out = np.zeros(shape, np.uint8)
+    if np.isfinite(pixels).all():
+        pixels = np.rint(pixels - (crop.window.x, crop.window.y)).astype(np.int32)
+        cv2.fillConvexPoly(out, cv2.convexHull(np.clip(pixels, -4096, 4096)), 1)
+    return out.astype(bool)
 
 
 def _also_moved(mask: np.ndarray, shift_px: np.ndarray) -> np.ndarray:

@@ -12,9 +12,13 @@ from disguisor_ros.core.types import DepthView
 #: Occluders nearer to the camera than this are not looked for, metres (sensors start later).
 _NEAREST_M = 0.3
 
-#: Depth pixels of 3x3 that must agree that something is in front: a line two pixels wide has
-#: six, a flying pixel beside an edge fewer than four.
+#: Depth pixels of 3x3 that must agree that something is in front: a line two pixels wide has six.
 _SUPPORT = 4
+
+#: ... and they agree when they differ by less than this, metres: pixels at the edge of an
+#: occluder report a mix of it and of what lies behind, each a different one, and often where the
+#: face is seen.
+_SAME_M = 0.05
 
 #: Points of a surface at which depth is looked up.
 _LOOK_UPS = 150
@@ -57,10 +61,9 @@ def in_front(
     column, row = column * inside, row * inside
     ahead_m = surface_m[row, column] - along_m
     front = inside & (ahead_m > margin_m) & np.isfinite(ahead_m)
-    image = np.zeros(near.shape, dtype=np.uint8)
-    image[near] = front
-    front &= cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False,
-                           borderType=cv2.BORDER_CONSTANT)[near] >= _SUPPORT  # fmt: skip
+    image = np.full(near.shape, np.inf, np.float32)
+    image[near] = np.where(front, along_m, np.inf)
+    front &= _support(image)[near] >= _SUPPORT
     hidden[row[front], column[front]] = 1
     # A depth pixel is seldom as fine as a colour pixel: give each its own footprint.
     ratio = camera.matrix[0, 0] / depth.camera.matrix[0, 0] / window.step
@@ -70,6 +73,20 @@ def in_front(
     hidden[~np.isfinite(surface_m)] = 1
     hidden = cv2.erode(hidden, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
     return hidden.astype(bool) & np.isfinite(surface_m)
+
+
+def _support(image_m: np.ndarray) -> np.ndarray:
+    """How many pixels of the 3x3 around each, itself included, are alike; inf is like nothing."""
+    rows, columns = image_m.shape
+    count = np.ones(image_m.shape, np.uint8)
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        here = np.s_[: rows - down, max(-right, 0) : columns - max(right, 0)]
+        there = np.s_[down:, max(right, 0) : columns - max(-right, 0)]
+        with np.errstate(invalid="ignore"):
+            alike = np.abs(image_m[here] - image_m[there]) < _SAME_M
+        count[here] += alike
+        count[there] += alike
+    return count
 
 
 def agreement(

@@ -67,6 +67,11 @@ FACE_ARM_M = 0.08
 #: A track that was not seen for so long starts anew.
 FORGET_S = 1.0
 
+#: For so long after depth last agreed with it, the place where a head's own keypoints were last
+#: confirmed is tried again when they are missing; how well it is known, metres.
+STILL_S = 3.0
+STILL_SIGMA_M = 0.015
+
 
 @dataclass
 class Registration:
@@ -93,12 +98,22 @@ class Registration:
     area_m2: float
 
 
+@dataclass
+class _Still:
+    """Where a head was when its own keypoints and the depth last agreed."""
+
+    head: Head
+    stamp_ns: int
+
+
 class HeadRegistrar:
     """Registers each body's head to the depth near it.
 
     A registration is used when the depth agrees with it (fitness, area) and when it stays near
-    the body's head (shift, rotation). Otherwise the body's own head is used, with less trust where
-    the depth shows something else. Both pass the temporal filter of the track.
+    the body's head (shift, rotation). When a head's own keypoints are missing, or depth disagrees
+    with them, the place where both last agreed is tried as well: who lies or stands still is not
+    lost because a detector missed him. Otherwise the body's own head is used, with less trust
+    where the depth shows something else. All pass the temporal filter of the track.
 
     Parameters
     ----------
@@ -113,6 +128,7 @@ class HeadRegistrar:
     def reset(self) -> None:
         """Forget all tracks."""
         self._filters: dict[int, PoseFilter] = {}
+        self._still: dict[int, _Still] = {}
 
     def __call__(
         self, bodies: list[Body], depth: dict[str, DepthView], stamp_ns: int
@@ -135,26 +151,48 @@ class HeadRegistrar:
             self.reset()
         horizon = stamp_ns - int(FORGET_S * 1e9)
         self._filters = {i: f for i, f in self._filters.items() if f.stamp_ns >= horizon}
+        recent = stamp_ns - int(STILL_S * 1e9)
+        self._still = {i: s for i, s in self._still.items() if s.stamp_ns >= recent}
         centers = np.array([b.head.tf_world_head[:3, 3] for b in bodies]).reshape(-1, 3)
         heads = []
         for i, body in enumerate(bodies):
-            head = body.head
-            evidence = gather(
-                centers[i], self.radius(head), depth, np.delete(centers, i, axis=0)
-            )
+            others = np.delete(centers, i, axis=0)
+            head, found = self._found(body.head, others, depth, stamp_ns)
+            heads.append(self._filtered(head, found, stamp_ns))
+            if found is not None and body.head.method == "keypoints" and head is body.head:
+                self._still[head.track_id] = _Still(heads[-1], stamp_ns)
+        return heads
+
+    def _found(
+        self, head: Head, others: np.ndarray, depth: dict[str, DepthView], stamp_ns: int
+    ) -> tuple[Head, Registration | None]:
+        """Head to go by and, where depth agrees with it, its registration."""
+        found = None
+        # Nothing anchors a head that no camera saw: registered again and again it would walk
+        # along whatever surface is near.
+        if head.method != "predicted":
             track = self._filters.get(head.track_id)
             expected = track.predicted(stamp_ns) if track is not None else None
-            # Nothing anchors a head that no camera saw: registered again and again it would walk
-            # along whatever surface is near.
-            seen = evidence is not None and head.method != "predicted"
-            found = self.register(head, evidence, expected) if seen else None
-            if found is not None and not plausible(head, found):
-                if found.area_m2 >= MIN_AREA_M2:
-                    doubt = max(head.sigma_m, CONTRADICTED_SIGMA_M)
-                    head = replace(head, sigma_m=doubt)
-                found = None
-            heads.append(self._filtered(head, found, stamp_ns))
-        return heads
+            found = self._read(head, others, depth, expected)
+        sure = found is not None and plausible(head, found)
+        still = self._still.get(head.track_id)
+        if still is not None and not (sure and head.method == "keypoints"):
+            before = replace(still.head, sigma_m=STILL_SIGMA_M)
+            again = self._read(before, others, depth)
+            better = not sure or (again is not None and again.fitness > found.fitness)
+            if again is not None and better and plausible(before, again):
+                still.stamp_ns = stamp_ns
+                return before, again
+        if found is not None and not sure:
+            if found.area_m2 >= MIN_AREA_M2:
+                head = replace(head, sigma_m=max(head.sigma_m, CONTRADICTED_SIGMA_M))
+            found = None
+        return head, found
+
+    def _read(self, head: Head, others, depth, expected=None) -> Registration | None:
+        """Gather the depth around a head and register it to that."""
+        evidence = gather(head.tf_world_head[:3, 3], self.radius(head), depth, others)
+        return self.register(head, evidence, expected) if evidence is not None else None
 
     def radius(self, head: Head) -> float:
         """How far around a predicted head the depth is read, metres."""

@@ -228,13 +228,16 @@ def _ellipse(detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
 
 
 def _scale(xy: np.ndarray, use: np.ndarray) -> float | None:
-    """Pixels per metre at a person: the second longest bone (one may be mistaken)."""
-    scales = sorted(
-        np.linalg.norm(xy[i] - xy[j]) / metres for i, j, metres in _BONES if use[i] and use[j]
-    )
-    if not scales:
+    """Pixels per metre at a person: the longest bone, should the worst joint be mistaken."""
+    bones = [
+        (np.linalg.norm(xy[i] - xy[j]) / metres, i, j)
+        for i, j, metres in _BONES
+        if use[i] and use[j]
+    ]
+    if not bones:
         return None
-    scale = scales[-2] if len(scales) > 2 else scales[-1]
+    without = [[scale for scale, *ends in bones if joint not in ends] for joint in range(17)]
+    scale = min(max(rest) for rest in without if len(rest) > 1 or len(rest) == len(bones))
     return float(scale) if scale > 1 else None
 
 
