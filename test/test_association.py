@@ -23,7 +23,7 @@ def groups_of(bodies, rig=RIG, change=None):
     if change:
         change(keypoints)
     detections = gather_detections(keypoints, rig)
-    label = cluster(detections.view, np.maximum(*affinities(detections, 0.0)))
+    label = cluster(detections.view, np.maximum(*affinities(detections, 0.0, np.zeros((len(detections), 0)))))
     return detections, label
 
 

@@ -32,6 +32,9 @@ _WORST = 4.0
 #: Affinity from which a track and a detection without rivals need no second opinion.
 _CLEAR = 0.5
 
+#: Affinity of a detection and a track below which it is nobody of that track's detections.
+_FOREIGN = -0.4
+
 #: Price of the assumption that a detector has confused left and right.
 _MIRRORED = 0.2
 
@@ -101,24 +104,25 @@ def gather_detections(
         If keypoints are not (P, 17, 3), or a camera is not known.
     """
     names = list(keypoints_by_camera)
-    parts = []
-    for view, name in enumerate(names):
+    for name in names:
         if name not in cameras:
             raise ValueError(f"keypoints_by_camera: no calibration for camera {name!r}")
-        keypoints = checked_keypoints(name, keypoints_by_camera[name])
-        pixels, score = keypoints[..., :2], keypoints[..., 2]
-        kept = _distinct(pixels, score)
-        if len(kept):
-            rays = cameras[name].rays(pixels[kept]) * (score[kept] > 0)[..., None]
-            parts.append((np.full(len(kept), view), kept, pixels[kept], score[kept], rays))
+    found = [checked_keypoints(name, keypoints_by_camera[name]) for name in names]
     centers = np.array([cameras[name].center for name in names]).reshape(-1, 3)
-    if not parts:
-        empty = np.zeros(0, dtype=int)
-        return Detections(
-            names, centers, empty, empty,
-            np.zeros((0, 17, 2)), np.zeros((0, 17)), np.zeros((0, 17, 3)),
-        )  # fmt: skip
-    return Detections(names, centers, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+    count = [len(keypoints) for keypoints in found]
+    view = np.repeat(np.arange(len(names)), count)
+    index = np.concatenate([np.arange(n) for n in [*count, 0]])
+    keypoints = np.concatenate([*found, np.zeros((0, 17, 3))])
+    pixels, score = keypoints[..., :2], keypoints[..., 2]
+    kept = _distinct(view, pixels, score)
+    view, index, pixels, score = view[kept], index[kept], pixels[kept], score[kept]
+    first = np.searchsorted(view, np.arange(len(names) + 1))
+    rays = np.zeros((len(view), 17, 3))
+    for k, name in enumerate(names):
+        mine = slice(first[k], first[k + 1])
+        if first[k + 1] > first[k]:
+            rays[mine] = cameras[name].rays(pixels[mine])
+    return Detections(names, centers, view, index, pixels, score, rays * (score > 0)[..., None])
 
 
 def checked_keypoints(name: str, keypoints: np.ndarray) -> np.ndarray:
@@ -173,25 +177,26 @@ def extent_area(pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
     return np.maximum(sides[..., 0] * sides[..., 1], sides.max(axis=-1) ** 2 / 3.0)
 
 
-def _distinct(pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
+def _distinct(view: np.ndarray, pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Indices of detections that show something and are no duplicate of a better one."""
-    order = np.argsort(-score.sum(axis=1), kind="stable")
-    order = order[(score[order] > 0).sum(axis=1) >= _MIN_JOINTS]
-    if len(order) < 2:
-        return order
-    area = extent_area(pixels, score)
-    weight = np.minimum(score[:, None], score[None])
-    alike = similarity(
-        pixels[:, None], pixels[None], weight, np.minimum(area[:, None], area[None])
-    )
-    same = alike > _DUPLICATE_OKS
-    if same.sum() == len(same):
-        return np.sort(order)
-    kept: list[int] = []
-    for i in order:
-        if not same[i, kept].any():
-            kept.append(i)
-    return np.array(sorted(kept), dtype=int)
+    kept = (score > 0).sum(axis=1) >= _MIN_JOINTS
+    first, second = np.nonzero(np.triu((view[:, None] == view) & kept & kept[:, None], 1))
+    if len(first):
+        area = extent_area(pixels, score)
+        alike = similarity(
+            pixels[first],
+            pixels[second],
+            np.minimum(score[first], score[second]),
+            np.minimum(area[first], area[second]),
+        )
+        same = alike > _DUPLICATE_OKS
+        total = score.sum(axis=1)
+        pairs = np.stack([first[same], second[same]], axis=1)
+        # The best first: only a duplicate of one that stays has to go.
+        for i, j in pairs[np.argsort(-total[pairs].max(axis=1), kind="stable")]:
+            if kept[i] and kept[j]:
+                kept[j if total[i] >= total[j] else i] = False
+    return np.nonzero(kept)[0]
 
 
 class RayPairs:
@@ -251,7 +256,7 @@ class RayPairs:
 
 
 def affinities(
-    detections: Detections, floor_z_m: float | None, owner: np.ndarray | None = None
+    detections: Detections, floor_z_m: float | None, drawn: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Affinities of all pairs of detections, as they are and with left and right exchanged.
 
@@ -262,8 +267,9 @@ def affinities(
     ----------
     detections : Detections
     floor_z_m : float, optional
-    owner : ndarray, shape (N,), int, optional
-        Track that a detection belongs to beyond doubt, or -1; pairs of such are not looked at.
+    drawn : ndarray, shape (N, T)
+        How much speaks for each detection being each track (:func:`track_affinity`). Where
+        tracks leave no doubt, pairs are not looked at.
 
     Returns
     -------
@@ -272,11 +278,16 @@ def affinities(
     """
     count, view = len(detections), detections.view
     straight, mirrored = np.zeros((count, count)), np.full((count, count), -_WORST)
-    wanted = view[:, None] < view[None]
-    if owner is not None:
-        settled = (owner[:, None] >= 0) & (owner[None] >= 0)
-        straight[settled] = np.where(owner[:, None] == owner[None], 1.0, -1.5)[settled]
-        wanted &= ~settled
+    owner = settled_owners(drawn, view)
+    known = np.nonzero(owner >= 0)[0]
+    strangers = np.zeros((count, count), dtype=bool)
+    against = np.where(owner >= 0, 0.0, _FOREIGN)
+    strangers[:, known] = drawn[:, owner[known]] < against[:, None]
+    strangers |= strangers.T
+    together = (owner[:, None] == owner) & (owner >= 0)
+    straight[strangers], straight[together] = -1.5, 1.0
+    straight[view[:, None] == view] = 0.0
+    wanted = (view[:, None] < view) & ~strangers & ~together
     first, second = np.nonzero(wanted)
     if len(first) == 0:
         return straight, mirrored

@@ -12,7 +12,6 @@ from disguisor_ros.core.association import (
     cluster,
     extent_area,
     mirrored_members,
-    settled_owners,
     similarity,
     track_affinity,
 )
@@ -125,8 +124,7 @@ class Scene:
         detections = self.detections
         count, tracks = len(detections), len(self.expected.joints)
         drawn = track_affinity(detections, self.expected.joints, self.expected.sigma_m)
-        owner = settled_owners(drawn, detections.view)
-        straight, mirrored = affinities(detections, self.floor.z_m, owner)
+        straight, mirrored = affinities(detections, self.floor.z_m, drawn)
         affinity = np.zeros((count + tracks, count + tracks))
         affinity[:count, :count] = np.maximum(straight, mirrored)
         affinity[:count, count:] = drawn
