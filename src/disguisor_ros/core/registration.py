@@ -13,6 +13,7 @@ import numpy as np
 
 from disguisor_ros.core.depth_evidence import Evidence, gather
 from disguisor_ros.core.distance_field import CAP_M, DistanceField
+from disguisor_ros.core.head_pose import WALK_DEG
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
 from disguisor_ros.core.rotations import angle_between, exp_so3, left_jacobian_inverse, log_so3
@@ -100,10 +101,27 @@ class Registration:
 
 @dataclass
 class _Still:
-    """Where a head was when its own keypoints and the depth last agreed."""
+    """Where a head was when its own keypoints and the depth last agreed.
+
+    Parameters
+    ----------
+    head : Head
+    seen_ns : int
+        When that was.
+    stamp_ns : int
+        When depth last agreed that it is still there.
+    """
 
     head: Head
+    seen_ns: int
     stamp_ns: int
+
+    def turned(self, stamp_ns: int) -> float:
+        """Variance of the rotation since the head was seen, square radians.
+
+        Depth holds a head in its place, but can hardly tell how it is turned.
+        """
+        return np.deg2rad(WALK_DEG) ** 2 * (stamp_ns - self.seen_ns) * 1e-9
 
 
 class HeadRegistrar:
@@ -160,7 +178,7 @@ class HeadRegistrar:
             head, found = self._found(body.head, others, depth, stamp_ns)
             heads.append(self._filtered(head, found, stamp_ns))
             if found is not None and body.head.method == "keypoints" and head is body.head:
-                self._still[head.track_id] = _Still(heads[-1], stamp_ns)
+                self._still[head.track_id] = _Still(heads[-1], stamp_ns, stamp_ns)
         return heads
 
     def _found(
@@ -182,6 +200,7 @@ class HeadRegistrar:
             better = not sure or (again is not None and again.fitness > found.fitness)
             if again is not None and better and plausible(before, again):
                 still.stamp_ns = stamp_ns
+                again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
