@@ -28,6 +28,9 @@ from disguisor_ros.core.triangulation import residuals as ray_residuals
 #: No joint is nearer to the floor, metres.
 _SOLE_M = 0.03
 
+#: Joints that move less have come to rest, metres.
+_STILL_M = 0.006
+
 #: How closely a distance that was settled beforehand is kept, in its standard deviations: bones
 #: and heights have been heard, but only for stiff bodies.
 _HELD = 0.3
@@ -125,7 +128,7 @@ def solve(
     prior: Prior | None = None,
     floor_z_m: float | None = None,
     held: Held | None = None,
-    iterations: int = 3,
+    iterations: int = 8,
 ) -> Triangulated:
     """Most likely joints given rays, bone lengths, postures, the floor and predictions.
 
@@ -145,37 +148,106 @@ def solve(
         Height of the floor; without it heights mean nothing.
     held : Held, optional
     iterations : int
+        At most; a person whose joints have come to rest is left alone.
     """
-    joints = start.copy()
-    rays = _quadratic_of_rays(observations)
-    expected = None
-    if prior is not None:
-        expected = np.nan_to_num(prior.joints), prior.information()
-    lonely = (observations.score > 0).sum(axis=1) < 2
-    limp = lonely & ~_NOT_LIMP
-    if prior is not None:  # who was seen to lie or sit is not drawn upright
-        lonely &= ~np.isfinite(prior.joints).all(-1)
-    for _ in range(iterations):
-        factor = _ray_factor(observations, joints)
-        total = (factor[..., None] * rays).sum(axis=1)
-        blocks, vector = total[..., :9].reshape(joints.shape + (3,)), total[..., 9:]
-        if expected is not None:
-            _add_prior(blocks, vector, joints, *expected)
+    joints, covariance = start.copy(), np.empty((*start.shape, 3))
+    problem = _Problem.of(observations, prior, floor_z_m, held)
+    moving = np.arange(len(start))
+    for k in range(iterations):
+        equations = problem.linearized(joints[moving])
+        step = np.clip(equations.step(), -0.5, 0.5)
+        joints[moving] += step
+        if k + 1 == iterations:
+            still = np.ones(len(moving), dtype=bool)
+        else:
+            still = np.abs(step).max(axis=(1, 2)) < _STILL_M
+        if still.any():
+            covariance[moving[still]] = equations.covariance(still)
+            if still.all():
+                break
+            problem, moving = problem.take(~still), moving[~still]
+    residual = ray_residuals(observations, joints)
+    robust = 1.0 / (1.0 + (np.nan_to_num(residual, nan=1e3) / ROBUST) ** 2)
+    return Triangulated(joints, covariance, residual, observations.score * robust)
+
+
+@dataclass
+class _Problem:
+    """What holds the joints of P persons; see :func:`solve`.
+
+    Parameters
+    ----------
+    observations : Observations
+    rays : ndarray, shape (P, V, 17, 12)
+        See :func:`_quadratic_of_rays`.
+    expected : ndarray, shape (P, 17, 3), metres, world
+    information : ndarray, shape (P, 17, 3, 3)
+        0 where nothing is expected.
+    limp : ndarray, shape (P, 17), bool
+        Joints that are drawn to their place in the frame of the trunk.
+    lonely : ndarray, shape (P, 17), bool
+        Joints that are drawn to the height at which they mostly are.
+    floor_z_m : float or None
+    pull : ndarray, shape (P, 9, 3)
+    distance_m : ndarray, shape (P,)
+    firmness : ndarray, shape (P,)
+        See :class:`Held`; inverse variance, 0 for whom several views see.
+    """
+
+    observations: Observations
+    rays: np.ndarray
+    expected: np.ndarray
+    information: np.ndarray
+    limp: np.ndarray
+    lonely: np.ndarray
+    floor_z_m: float | None
+    pull: np.ndarray
+    distance_m: np.ndarray
+    firmness: np.ndarray
+
+    @classmethod
+    def of(cls, observations, prior, floor_z_m, held) -> _Problem:
+        persons = len(observations.score)
+        lonely = (observations.score > 0).sum(axis=1) < 2
+        limp = lonely & ~_NOT_LIMP
+        expected, information = np.zeros((persons, 17, 3)), np.zeros((persons, 17, 3, 3))
+        if prior is not None:  # who was seen to lie or sit is not drawn upright
+            expected, information = np.nan_to_num(prior.joints), prior.information()
+            lonely &= ~np.isfinite(prior.joints).all(-1)
+        pull, distance_m = np.zeros((persons, 9, 3)), np.zeros(persons)
+        firmness = np.zeros(persons)
+        if held is not None:
+            pull[held.persons], distance_m[held.persons] = held.pull, held.distance_m
+            firmness[held.persons] = (_HELD * held.sigma_m) ** -2.0
+        return cls(
+            observations, _quadratic_of_rays(observations), expected, information,
+            limp, lonely, floor_z_m, pull, distance_m, firmness,
+        )  # fmt: skip
+
+    def take(self, persons: np.ndarray) -> _Problem:
+        """The same of some of the persons."""
+        return _Problem(
+            self.observations.take(persons), self.rays[persons], self.expected[persons],
+            self.information[persons], self.limp[persons], self.lonely[persons], self.floor_z_m,
+            self.pull[persons], self.distance_m[persons], self.firmness[persons],
+        )  # fmt: skip
+
+    def linearized(self, joints: np.ndarray) -> _Equations:
+        """Normal equations at joints, shape (P, 17, 3)."""
+        factor = _ray_factor(self.observations, joints)
+        total = (factor[..., None] * self.rays).sum(axis=1)
+        blocks, vector = total[..., :9].reshape(*joints.shape, 3), total[..., 9:]
+        _add_prior(blocks, vector, joints, self.expected, self.information)
         axes = _trunk_axes(joints)
-        _add_pose(blocks, vector, joints, axes, limp)
-        if floor_z_m is not None:
-            _add_heights(blocks, vector, joints, floor_z_m, lonely)
+        _add_pose(blocks, vector, joints, axes, self.limp)
+        if self.floor_z_m is not None:
+            _add_heights(blocks, vector, joints, self.floor_z_m, self.lonely)
         vector = vector - (blocks @ joints[..., None])[..., 0]
         equations = _Equations(blocks, vector, joints)
         equations.add_arms(joints, axes)
-        if held is not None:
-            equations.hold(held, joints)
-        joints = joints + np.clip(equations.step(), -0.5, 0.5)
-    residual = ray_residuals(observations, joints)
-    robust = 1.0 / (1.0 + (np.nan_to_num(residual, nan=1e3) / ROBUST) ** 2)
-    return Triangulated(
-        joints, equations.covariance(), residual, observations.score * robust
-    )
+        if self.firmness.any():
+            equations.hold(self.pull, self.distance_m, self.firmness, joints)
+        return equations
 
 
 def _quadratic_of_rays(observations: Observations) -> np.ndarray:
@@ -294,13 +366,12 @@ class _Equations:
         self.limb_vector[:, :2] -= (back @ pull)[..., 0]
         self.limbs[:, :2] += back @ _ARM_INFORMATION @ turn
 
-    def hold(self, held: Held, joints: np.ndarray) -> None:
-        """Keep distances that were settled before."""
-        pull = held.pull.reshape(-1, 27)
-        short = held.distance_m - (pull * joints[held.persons][:, CORE].reshape(-1, 27)).sum(-1)
-        information = 1.0 / (_HELD * held.sigma_m[:, None, None]) ** 2
-        self.core[held.persons] += information * pull[:, :, None] * pull[:, None]
-        self.core_vector[held.persons] += information * short[:, None, None] * held.pull
+    def hold(self, pull, distance_m, firmness, joints: np.ndarray) -> None:
+        """Keep distances that were settled before; see :class:`Held`."""
+        short = distance_m - (pull * joints[:, CORE]).sum((1, 2))
+        flat = pull.reshape(-1, 27)
+        self.core += firmness[:, None, None] * flat[:, :, None] * flat[:, None]
+        self.core_vector += (firmness * short)[:, None, None] * pull
 
     def step(self) -> np.ndarray:
         """Solution, shape (P, 17, 3)."""
@@ -320,14 +391,14 @@ class _Equations:
         step[:, _LIMBS] = limbs.reshape(persons, 4, 2, 3)
         return step
 
-    def covariance(self) -> np.ndarray:
-        """Diagonal blocks of the inverse, shape (P, 17, 3, 3); after :meth:`step`."""
-        persons = len(self.core)
-        core = np.linalg.inv(self.core).reshape(persons, 9, 3, 9, 3)
-        covariance = np.empty((persons, 17, 3, 3))
+    def covariance(self, persons: np.ndarray) -> np.ndarray:
+        """Diagonal blocks of the inverse of some persons, (K, 17, 3, 3); after :meth:`step`."""
+        follow, inverse = self._follow[persons], self._inverse[persons]
+        core = np.linalg.inv(self.core[persons]).reshape(-1, 9, 3, 9, 3)
         core = core[:, np.arange(9), :, np.arange(9)].swapaxes(0, 1)
+        limbs = follow @ core[:, _ROOT] @ follow.swapaxes(-1, -2) + inverse
+        covariance = np.empty((len(core), 17, 3, 3))
         covariance[:, CORE] = core
-        limbs = self._follow @ core[:, _ROOT] @ self._follow.swapaxes(-1, -2) + self._inverse
         covariance[:, _LIMBS[:, 0]] = limbs[..., :3, :3]
         covariance[:, _LIMBS[:, 1]] = limbs[..., 3:, 3:]
         return covariance
