@@ -311,7 +311,7 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     makes, and its height over the floor, tell most of the rest.
     """
     total = pairs.weight.sum(axis=1)
-    evidence = _agreement(pairs.residual) * pairs.weight
+    evidence = _agreement2(pairs.residual**2) * pairs.weight
     affinity = evidence.sum(axis=1) / np.maximum(total, 1e-9)
     near = np.nonzero(affinity > -0.3)[0]
     points, weight = pairs.points(near), pairs.weight[near]
@@ -327,26 +327,33 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     return affinity * np.minimum(1.0, total / 2.0)
 
 
-def track_affinity(detections: Detections, joints: np.ndarray, sigma_m: np.ndarray) -> np.ndarray:
+def track_affinity(
+    detections: Detections, joints: np.ndarray, variance: np.ndarray, drift: np.ndarray
+) -> np.ndarray:
     """How much speaks for each detection being each predicted track, shape (N, T).
 
     Parameters
     ----------
     detections : Detections
     joints : ndarray, shape (T, 17, 3), metres, world
-    sigma_m : ndarray, shape (T, 17)
-        Standard deviation of the prediction.
+    variance : ndarray, shape (T, 17), square metres
+        Of each joint of the prediction, per axis.
+    drift : ndarray, shape (T, 17, 3), metres
+        See :class:`~disguisor_ros.core.tracking.Prediction`.
     """
     centers, rays = detections.centers, detections.rays.swapaxes(0, 1)
     depth = (rays @ np.nan_to_num(joints).transpose(1, 2, 0)).transpose(1, 2, 0)
     depth = depth - detections.along[np.arange(len(detections)), detections.view][:, None]
     distance2 = ((joints[None] - centers[:, None, None]) ** 2).sum(-1)[detections.view]
     aside2 = np.maximum(distance2 - depth**2, 0.0)
-    sigma2 = MATCH_SIGMA_M**2 + sigma_m[None] ** 2 + (PIXEL_SIGMA * depth) ** 2
-    residual = np.where(depth > 0.1, np.sqrt(aside2 / sigma2), _WORST)
-    weight = detections.score[:, None] * np.isfinite(joints).all(axis=-1)[None]
+    sigma2 = (MATCH_SIGMA_M**2 + variance)[None] + (PIXEL_SIGMA * depth) ** 2
+    if drift.any():  # what a view sees of it: nothing along its own rays
+        seen = (rays @ drift.transpose(1, 2, 0)).transpose(1, 2, 0)
+        sigma2 = sigma2 + 0.5 * ((drift**2).sum(-1) - seen**2)
+    residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
+    weight = detections.score[:, None] * np.isfinite(joints[..., 0])[None]
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
-    evidence = _agreement(residual) - 0.5 * _VAGUE * np.log(sigma2 / MATCH_SIGMA_M**2)
+    evidence = _agreement2(residual2) - 0.5 * _VAGUE * np.log(sigma2 / MATCH_SIGMA_M**2)
     total = weight.sum(axis=-1)
     mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=-1) / np.maximum(total, 1e-9)
     return mean * np.minimum(1.0, total / 2.0)
@@ -373,9 +380,9 @@ def settled_owners(affinity: np.ndarray, view: np.ndarray) -> np.ndarray:
     return owner
 
 
-def _agreement(residual: np.ndarray) -> np.ndarray:
-    """1 for no residual, 0 at the neutral one, at worst -1.5."""
-    return np.maximum(1.0 - (np.minimum(residual, _WORST) / _NEUTRAL) ** 2, -1.5)
+def _agreement2(residual2: np.ndarray) -> np.ndarray:
+    """1 for no squared residual, 0 at the neutral one, at worst -1.5."""
+    return np.maximum(1.0 - residual2 / _NEUTRAL**2, -1.5)
 
 
 def _off_the_floor(points: np.ndarray, weight: np.ndarray, floor_z_m: float) -> np.ndarray:

@@ -17,15 +17,15 @@ from disguisor_ros.core.association import (
 )
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.floor import FloorEstimator
-from disguisor_ros.core.placement import along_rays, place, to_depth
+from disguisor_ros.core.placement import Settled, settle
+from disguisor_ros.core.refinement import Held, Prior, solve
 from disguisor_ros.core.skeleton import MIRROR
+from disguisor_ros.core.tracking import Prediction
 from disguisor_ros.core.triangulation import (
     Observations,
-    Prior,
     Triangulated,
     complete,
     consensus_points,
-    solve,
     stack,
     unswap,
 )
@@ -36,10 +36,6 @@ _STRANGER = 2.0
 
 #: Joints are sought from a prediction that is sharper than this, else from the rays, metres.
 _SHARP_M = 0.12
-
-#: Head and trunk in a depth image, standard deviation, metres; limbs leave the trunk's plane.
-_DEPTH_JOINTS = np.array([0, 1, 2, 3, 4, 5, 6, 11, 12])
-_DEPTH_SIGMA_M = np.array([0.1] * 5 + [0.06] * 4)
 
 #: A detection this similar to a known person in its view is that person.
 _SAME_OKS = 0.5
@@ -59,6 +55,8 @@ class Group:
         Views that have confused left and right.
     anchored : bool
         Whether the distance was measured, by two views or by depth.
+    drift : ndarray, shape (17, 3), metres
+        One standard deviation of a shift of all joints together, along the rays of the only view.
     result : Triangulated or None
         Joints of this person alone, once they were found for these detections.
     """
@@ -67,6 +65,7 @@ class Group:
     track: int | None = None
     mirrored: set[int] = field(default_factory=set)
     anchored: bool = False
+    drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     result: Triangulated | None = None
 
 
@@ -78,8 +77,8 @@ class Scene:
     detections : Detections
     cameras : list of Camera
         Of the views.
-    expected : Prior
-        Predictions of T tracks.
+    expected : list of Prediction
+        Of T tracks.
     anchored : list of bool
         Of the T tracks: whether their distance was ever measured, by two views or by depth.
     floor : FloorEstimator
@@ -91,7 +90,7 @@ class Scene:
         self,
         detections: Detections,
         cameras: list[Camera],
-        expected: Prior,
+        expected: list[Prediction],
         anchored: list[bool],
         floor: FloorEstimator,
         depth: dict[str, DepthView],
@@ -122,8 +121,13 @@ class Scene:
 
     def _associate(self) -> list[Group]:
         detections = self.detections
-        count, tracks = len(detections), len(self.expected.joints)
-        drawn = track_affinity(detections, self.expected.joints, self.expected.sigma_m)
+        count, tracks = len(detections), len(self.expected)
+        drawn = track_affinity(
+            detections,
+            np.array([p.joints for p in self.expected]).reshape(-1, 17, 3),
+            np.array([p.variance for p in self.expected]).reshape(-1, 17),
+            np.array([p.drift for p in self.expected]).reshape(-1, 17, 3),
+        )
         straight, mirrored = affinities(detections, self.floor.z_m, drawn)
         affinity = np.zeros((count + tracks, count + tracks))
         affinity[:count, :count] = np.maximum(straight, mirrored)
@@ -199,42 +203,58 @@ class Scene:
         groups = [group for group in groups if group.result is None]
         if not groups:
             return
+        settled = {
+            k: self._settle(group) for k, group in enumerate(groups) if len(group.detections) == 1
+        }
         observations = self._observations(groups)
-        prior = self._prior(groups)
+        prior = self._prior(groups, settled)
         joints = prior.joints.copy()
-        vague = np.nonzero(~(prior.sigma_m.mean(axis=1) < _SHARP_M))[0]
+        sharp = (prior.variance.mean(axis=1) < _SHARP_M**2) & ~prior.drift.any(axis=(1, 2))
+        vague = np.nonzero(~sharp)[0]
         if len(vague):
             joints[vague] = consensus_points(observations.take(vague))
         for k in vague:
-            if np.isfinite(joints[k]).all(-1).sum() < 2:
-                joints[k] = self._first_guess(groups[k], prior.joints[k])
+            if k not in settled and np.isfinite(joints[k]).all(-1).sum() < 2:
+                unknown = not np.isfinite(prior.joints[k]).any()
+                joints[k] = self._settle(groups[k]).joints if unknown else prior.joints[k]
+        for k, one in settled.items():
+            joints[k] = one.joints
         observations = unswap(observations, joints)
         joints = complete(joints, observations)
-        result = solve(observations, joints, prior, self.floor.z_m)
+        result = solve(observations, joints, prior, self.floor.z_m, self._held(groups, settled))
         for k, group in enumerate(groups):
             group.result = result.of(k)
+            group.anchored, group.drift = True, np.zeros((17, 3))
+            if k in settled:
+                (view,) = group.detections
+                offset = group.result.joints - self.detections.centers[view]
+                group.anchored = settled[k].measured
+                group.drift = settled[k].sigma_m / settled[k].distance_m * offset
 
-    def _first_guess(self, group: Group, expected: np.ndarray) -> np.ndarray:
-        if np.isfinite(expected).any():
-            return expected
+    def _settle(self, group: Group) -> Settled:
+        """How far somebody is from the first view that sees him."""
         view, d = next(iter(group.detections.items()))
-        return self._placed(view, d, expected)[0]
+        order = MIRROR if view in group.mirrored else slice(None)
+        known = group.track is not None
+        return settle(
+            self.detections.centers[view],
+            self.detections.rays[d, order],
+            self.detections.score[d, order],
+            self.floor.z_m,
+            self.expected[group.track] if known else None,
+            known and self.anchored[group.track],
+            self.depth.get(self.detections.names[view]),
+        )
 
-    def _placed(self, view: int, d: int, expected: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Joints of someone whom one view sees, and whether depth told the distance.
-
-        ``expected`` (17, 3) is where the track has the joints, NaN where it does not know: who
-        was measured to lie is not sought in an upright plane.
-        """
-        center, score = self.detections.centers[view], self.detections.score[d]
-        rays = self.detections.rays[d]
-        if np.isfinite(expected).all():
-            joints = along_rays(center, rays, score, expected)
-        else:
-            joints = place(center, rays, score, self.floor.z_m)
-        depth = self.depth.get(self.detections.names[view])
-        moved = to_depth(joints, center, score, depth) if depth is not None else None
-        return (joints, False) if moved is None else (moved, True)
+    def _held(self, groups: list[Group], settled: dict[int, Settled]) -> Held | None:
+        if not settled:
+            return None
+        pull = np.array([one.pull for one in settled.values()])
+        at = [next(iter(groups[k].detections)) for k in settled]
+        origin = (pull.sum(axis=1) * self.detections.centers[at]).sum(-1)
+        distance_m = np.array([one.distance_m for one in settled.values()])
+        sigma_m = np.array([one.sigma_m for one in settled.values()])
+        return Held(np.array(list(settled)), pull, distance_m + origin, sigma_m)
 
     def _observations(self, groups: list[Group]) -> Observations:
         detections, views = self.detections, len(self.detections.names)
@@ -247,24 +267,19 @@ class Scene:
                 score[k, view] = detections.score[d, order]
         return Observations(detections.centers, rays, score)
 
-    def _prior(self, groups: list[Group]) -> Prior:
+    def _prior(self, groups: list[Group], settled: dict[int, Settled]) -> Prior:
         joints = np.full((len(groups), 17, 3), np.nan)
-        sigma_m = np.full((len(groups), 17), np.inf)
+        variance = np.full((len(groups), 17), np.inf)
+        drift = np.zeros((len(groups), 17, 3))
         for k, group in enumerate(groups):
-            single = len(group.detections) == 1
-            # Where a single view has guessed the distance, it is guessed anew each time.
-            if group.track is not None and (self.anchored[group.track] or not single):
-                joints[k] = self.expected.joints[group.track]
-                sigma_m[k] = self.expected.sigma_m[group.track]
-            group.anchored = not single
-            if single and self.depth:
-                view, d = next(iter(group.detections.items()))
-                placed, group.anchored = self._placed(view, d, joints[k])
-                if group.anchored:
-                    seen = np.isfinite(placed[_DEPTH_JOINTS, 0])
-                    joints[k, _DEPTH_JOINTS[seen]] = placed[_DEPTH_JOINTS[seen]]
-                    sigma_m[k, _DEPTH_JOINTS[seen]] = _DEPTH_SIGMA_M[seen]
-        return Prior(joints, sigma_m)
+            if k in settled:
+                joints[k], variance[k] = settled[k].expected, settled[k].variance
+            elif group.track is not None:
+                expected = self.expected[group.track]
+                joints[k], variance[k], drift[k] = (
+                    expected.joints, expected.variance, expected.drift,
+                )  # fmt: skip
+        return Prior(joints, variance, drift)
 
 
 def _misfit(residual: np.ndarray) -> np.ndarray:

@@ -1,21 +1,25 @@
-"""Where a person is that only one view sees: from depth, else from body size and the floor."""
+"""How far a person is that only one view sees: body, floor, track and depth put together."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from disguisor_ros.core.skeleton import (
-    BONE_A,
-    BONE_B,
-    BONE_LENGTH_M,
-    BONE_SIGMA_M,
-    HEIGHT_SIGMA_M,
-    STANDING_M,
-)
+from disguisor_ros.core.posture import place, turned
+from disguisor_ros.core.skeleton import CORE
+from disguisor_ros.core.tracking import Prediction
 from disguisor_ros.core.types import HEAD_JOINTS, DepthView
 
-#: Distances that are tried, metres.
-_DISTANCES_M = np.geomspace(0.5, 9.0, 64)
+#: How well depth tells a body's distance, and single joints of it, metres; limbs leave the plane.
+_DEPTH_M = 0.05
+_DEPTH_JOINT_M = np.where(np.arange(17) < 5, 0.1, 0.06)
+
+#: A track's distance is never better known than that, metres.
+_TRACK_M = 0.03
+
+#: Standard deviations apart from which two distances contradict each other.
+_CONTRADICTS = 3.0
 
 #: Joints that depth is read at, and how far behind the skin they lie, metres.
 _MEASURED = np.array([0, 1, 2, 3, 4, 5, 6, 11, 12])
@@ -28,10 +32,50 @@ _SAME_BODY = 0.05
 _DEEP_BODY = 0.2
 
 
-def place(
-    center: np.ndarray, rays: np.ndarray, score: np.ndarray, floor_z_m: float | None
-) -> np.ndarray:
-    """Joints on their rays, in the upright plane towards the camera that suits a body best.
+@dataclass
+class Settled:
+    """A person whom one view sees, the distance settled.
+
+    Parameters
+    ----------
+    joints : ndarray, shape (17, 3), metres, world
+        First guess.
+    expected : ndarray, shape (17, 3), metres, world
+        Where joints are expected at that distance, NaN where they are not.
+    variance : ndarray, shape (17,), square metres
+        Of that.
+    pull : ndarray, shape (9, 3)
+        Directions from the camera to head and trunk, times weights that sum to 1.
+    distance_m, sigma_m : float
+        Mean distance of head and trunk, weighted alike, and its standard deviation.
+    measured : bool
+        Whether depth has confirmed it.
+    """
+
+    joints: np.ndarray
+    expected: np.ndarray
+    variance: np.ndarray
+    pull: np.ndarray
+    distance_m: float
+    sigma_m: float
+    measured: bool
+
+
+def settle(
+    center: np.ndarray,
+    rays: np.ndarray,
+    score: np.ndarray,
+    floor_z_m: float | None,
+    track: Prediction | None,
+    anchored: bool,
+    depth: DepthView | None,
+) -> Settled:
+    """Find out how far away somebody is from all that is known but rays.
+
+    The size of the body and its height come with errors that stay (short people stay short), so
+    that seeing them again and again makes nobody surer: the distance of a track and the one that
+    the body suggests are mixed, each with the weight of the other's variance, and the variance is
+    that of the mixture. Depth is a measurement.
 
     Parameters
     ----------
@@ -40,28 +84,70 @@ def place(
     rays : ndarray, shape (17, 3), world
     score : ndarray, shape (17,)
     floor_z_m : float, optional
-        Height of the floor where it is known.
-
-    Returns
-    -------
-    ndarray, shape (17, 3), metres, world
-        NaN for joints that are not seen.
+    track : Prediction, optional
+    anchored : bool
+        Whether the track's distance was ever measured: then its body is a better measure of size
+        than any standing adult, whether it stands, sits or lies.
+    depth : DepthView, optional
     """
-    toward = (rays * score[:, None]).sum(axis=0)
-    toward /= np.linalg.norm(toward)
-    level = np.array([toward[0], toward[1], 0.0])
-    # Seen from straight above an upright plane is a line; lean it towards the image plane there.
-    normal = level + max(0.0, -toward[2] - 0.7) * np.array([0.0, 0.0, toward[2]])
-    normal = normal / np.linalg.norm(normal) if np.linalg.norm(normal) > 0.1 else toward
-    slope = np.maximum(rays @ normal, 0.15)
-    points = center + (_DISTANCES_M[:, None] * (toward @ normal) / slope)[..., None] * rays
-    cost = _size_cost(points, score)
-    if floor_z_m is not None:
-        off = (points[..., 2] - floor_z_m - STANDING_M[:, 2]) / (1.5 * HEIGHT_SIGMA_M)
-        off = np.minimum(np.abs(off), 4.0) ** 2
-        cost = cost + (off * score).sum(axis=1) / max(score.sum(), 1e-9)
-    best = points[int(cost.argmin())]
-    return np.where((score > 0)[:, None], best, np.nan)
+    weight = score[CORE] + 0.02
+    weight /= weight.sum()
+
+    def distance_of(joints):
+        return float(weight @ np.linalg.norm(joints[CORE] - center, axis=-1))
+
+    if track is not None and anchored:
+        body = place(center, rays, score, track.joints[:, 2].mean(), turned(track.joints))
+        joints = along_rays(center, rays, score, track.joints)
+        joints = np.where(np.isfinite(joints), joints, track.joints)
+    else:
+        body = place(center, rays, score, floor_z_m)
+        joints = body.joints
+    distance = distance_of(body.joints)
+    variance = (body.share * distance) ** 2
+    if track is not None:
+        distance, variance = _mixed(
+            distance_of(track.joints), _variance_along(track, center, weight), distance, variance
+        )
+    joints = center + (joints - center) * (distance / distance_of(joints))
+    expected, own = np.full((17, 3), np.nan), np.full(17, np.inf)
+    if track is not None and anchored:
+        expected = center + (track.joints - center) * (distance / distance_of(track.joints))
+        own = track.variance.copy()
+    moved = to_depth(joints, center, score, depth) if depth is not None else None
+    if moved is not None:
+        measured, noise = distance_of(moved), _DEPTH_M**2
+        off2 = (measured - distance) ** 2
+        if off2 < _CONTRADICTS**2 * (variance + noise):
+            distance += variance / (variance + noise) * (measured - distance)
+            variance *= noise / (variance + noise)
+        elif anchored:  # something stands in front, or the camera sees past the body
+            moved, variance = None, variance + off2 / 4
+        else:
+            distance, variance = measured, noise + off2 / 4
+    if moved is not None:
+        joints = center + (moved - center) * (distance / distance_of(moved))
+        used = CORE[score[CORE] > 0]
+        expected[used], own[used] = joints[used], _DEPTH_JOINT_M[used] ** 2
+    offset = joints[CORE] - center
+    pull = weight[:, None] * offset / np.linalg.norm(offset, axis=-1, keepdims=True)
+    return Settled(joints, expected, own, pull, distance, float(np.sqrt(variance)),
+                   moved is not None)  # fmt: skip
+
+
+def _variance_along(track: Prediction, center: np.ndarray, weight: np.ndarray) -> float:
+    """Variance of the distance at which a track is expected, square metres."""
+    offset = track.joints[CORE] - center
+    ray = offset / np.linalg.norm(offset, axis=-1, keepdims=True)
+    drift = weight @ np.abs((ray * track.drift[CORE]).sum(-1))
+    return drift**2 + track.body_variance + _TRACK_M**2
+
+
+def _mixed(a: float, variance_a: float, b: float, variance_b: float) -> tuple[float, float]:
+    """Mean and variance of a mixture of two estimates whose errors may be the same."""
+    share = variance_a / (variance_a + variance_b)
+    variance = (1 - share) * variance_a + share * variance_b + share * (1 - share) * (a - b) ** 2
+    return a + share * (b - a), variance
 
 
 def along_rays(
@@ -72,20 +158,11 @@ def along_rays(
     Parameters
     ----------
     center, rays, score
-        As for :func:`place`; NaN comes out for joints that are not seen.
+        As for :func:`settle`; NaN comes out for joints that are not seen.
     expected : ndarray, shape (17, 3), metres, world
     """
     distance = np.maximum(np.linalg.norm(expected - center, axis=-1, keepdims=True), 0.3)
     return np.where((score > 0)[:, None], center + distance * rays, np.nan)
-
-
-def _size_cost(points: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """How little each of D placements looks like an adult's bones; foreshortening is cheap."""
-    weight = np.sqrt(score[BONE_A] * score[BONE_B])
-    length = np.linalg.norm(points[:, BONE_A] - points[:, BONE_B], axis=-1)
-    excess = (length - BONE_LENGTH_M) / (1.5 * BONE_SIGMA_M)
-    excess = np.where(excess < 0, 0.35 * excess, excess)
-    return (np.minimum(np.abs(excess), 4.0) ** 2 * weight).sum(axis=1) / max(weight.sum(), 1e-9)
 
 
 def to_depth(
@@ -99,7 +176,7 @@ def to_depth(
     Parameters
     ----------
     joints : ndarray, shape (17, 3), metres, world
-        From :func:`place`.
+        First guess.
     center : ndarray, shape (3,), metres, world
         Of the camera that saw the joints.
     score : ndarray, shape (17,)

@@ -10,7 +10,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.multiview import Group, Scene
 from disguisor_ros.core.tracking import Prediction, Track, body_distance
-from disguisor_ros.core.triangulation import Prior, Triangulated
+from disguisor_ros.core.triangulation import Triangulated
 from disguisor_ros.core.types import DepthView, Person3D
 
 #: A lost person is looked for this far around, metres, and that much further for each second.
@@ -98,10 +98,7 @@ class PoseEstimator:
         scene = Scene(
             detections,
             [cameras[name] for name in detections.names],
-            Prior(
-                np.array([p.joints for p in expected]).reshape(-1, 17, 3),
-                np.sqrt([p.variance for p in expected]).reshape(-1, 17),
-            ),
+            expected,
             [track.anchored for track in self.tracks],
             self._floor,
             depth or {},
@@ -168,9 +165,12 @@ class PoseEstimator:
                 stamp_ns,
                 expected[group.track],
                 group.anchored,
+                group.drift,
             )
         else:
-            track = Track(self._next_id, result.joints[k], result.covariance[k], stamp_ns)
+            track = Track(
+                self._next_id, result.joints[k], result.covariance[k], stamp_ns, drift=group.drift
+            )
             self._next_id += 1
             self.tracks.append(track)
         track.age += 1
@@ -179,7 +179,7 @@ class PoseEstimator:
         return Person3D(
             track_id=track.track_id,
             joints=result.joints[k],
-            covariance=result.covariance[k],
+            covariance=result.covariance[k] + _outer(group.drift),
             confidence=result.weight[k].max(axis=0),
             detections={
                 detections.names[view]: int(detections.index[d])
@@ -217,7 +217,9 @@ class PoseEstimator:
                 Person3D(
                     track_id=track.track_id,
                     joints=there.joints,
-                    covariance=track.covariance + there.body_variance * np.eye(3),
+                    covariance=track.covariance
+                    + _outer(track.drift)
+                    + there.body_variance * np.eye(3),
                     confidence=np.zeros(17),
                     status="predicted",
                     age=track.age,
@@ -225,6 +227,10 @@ class PoseEstimator:
             )
         self.tracks = [track for track in self.tracks if track.track_id not in dropped]
         return persons
+
+
+def _outer(vectors: np.ndarray) -> np.ndarray:
+    return vectors[:, :, None] * vectors[:, None, :]
 
 
 def _reach_m(track: Track, group: Group, stamp_ns: int) -> float:

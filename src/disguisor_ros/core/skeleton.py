@@ -68,6 +68,9 @@ MATCH_SIGMA_M = np.array(
     [0.03] * 3 + [0.035] * 2 + [0.04] * 2 + [0.045] * 2 + [0.05] * 2 + [0.06] * 2 + [0.05] * 4
 )
 
+#: Head and trunk.
+CORE = np.array([0, 1, 2, 3, 4, 5, 6, 11, 12])
+
 #: Joints that change places when left and right are confused.
 MIRROR = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
 

@@ -41,11 +41,15 @@ class Prediction:
         Per axis, of each joint by itself: limbs may do anything.
     body_variance : float, square metres
         Per axis, of the body as a whole.
+    drift : ndarray, shape (17, 3), metres
+        One standard deviation of a shift of all joints together along the rays of the one view
+        that saw them.
     """
 
     joints: np.ndarray
     variance: np.ndarray
     body_variance: float
+    drift: np.ndarray
 
 
 @dataclass
@@ -57,6 +61,7 @@ class Track:
     track_id : int
     joints : ndarray, shape (17, 3), metres, world
     covariance : ndarray, shape (17, 3, 3), square metres
+        Of each joint by itself.
     stamp_ns : int
         When the joints were last measured.
     velocity : ndarray, shape (17, 3), m/s
@@ -67,6 +72,8 @@ class Track:
         From the joints to where the filter of that velocity has the trunk.
     body_covariance : ndarray, shape (2, 2)
         Of place and velocity in that filter, per axis.
+    drift : ndarray, shape (17, 3), metres
+        See :class:`Prediction`.
     anchored : bool
         Whether the distance was ever measured, by two views or by depth.
     age, hits : int
@@ -84,6 +91,7 @@ class Track:
     body_velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
     body_lag: np.ndarray = field(default_factory=lambda: np.zeros(3))
     body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.5**2]))
+    drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     anchored: bool = False
     age: int = 0
     hits: int = 1
@@ -106,7 +114,7 @@ class Track:
         variance += 0.25 * (_ACCELERATION * min(elapsed, _HORIZON_S) ** 2) ** 2
         moved = walking * moving + (self.velocity - walking) * swinging
         speed2 = self.body_covariance[1, 1] + _STROLL**2
-        return Prediction(self.joints + moved, variance, speed2 * elapsed**2)
+        return Prediction(self.joints + moved, variance, speed2 * elapsed**2, self.drift)
 
     def _walking(self) -> np.ndarray:
         """Velocity of the body as far as it is more than noise (James-Stein), shape (3,), m/s."""
@@ -121,6 +129,7 @@ class Track:
         stamp_ns: int,
         expected: Prediction,
         measured: bool = True,
+        drift: np.ndarray | float = 0.0,
     ) -> None:
         """Take over joints that were estimated with the prediction as prior.
 
@@ -140,8 +149,8 @@ class Track:
             self.velocity_variance = np.clip(motion * (1.0 - gain), 0.05**2, 1.5**2)
             self._measure_body(joints - self.joints, _per_axis(covariance), elapsed)
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
+        self.drift = np.broadcast_to(drift, (17, 3))
         self.hits += 1
-
 
     def _measure_body(self, moved: np.ndarray, variance: np.ndarray, elapsed: float) -> None:
         """Kalman filter of the trunk's velocity, from how far the joints (17, 3) have moved."""

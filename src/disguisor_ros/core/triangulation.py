@@ -7,49 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from disguisor_ros.core.skeleton import (
-    ARM_COVARIANCE_M2,
-    ARM_MEAN_M,
-    BONE_A,
-    BONE_B,
-    BONE_LENGTH_M,
-    BONE_SIGMA_M,
-    HEIGHT_SIGMA_M,
     KEYPOINT_SIGMA_M,
     MIRROR,
     PIXEL_SIGMA,
-    POSE_SIGMA_M,
     STANDING_M,
     SWAP_GROUPS,
 )
 
 #: Residual in standard deviations from which a keypoint counts for less.
-_ROBUST = 2.0
-
-#: No joint is nearer to the floor, metres.
-_SOLE_M = 0.03
+ROBUST = 2.0
 
 _EYE = np.eye(3)
-
-_JOINT = np.arange(17)
-
-#: +1 and -1 where a bone (column) begins and ends.
-_INCIDENCE = 1.0 * (_JOINT[:, None] == BONE_A) - (_JOINT[:, None] == BONE_B)
-
-#: Joints with a prior of their own or none: shoulders, arms and hips.
-_NOT_LIMP = np.isin(_JOINT, (5, 6, 7, 8, 9, 10, 11, 12))
-
-#: Elbow and wrist of the left and the right arm.
-_ARMS = np.array([[7, 9], [8, 10]])
-
-#: Mean and information of arms in the frame of the trunk (x forward, y left, z up), shapes
-#: (2, 2, 3) and (2, 2, 2, 3, 3): side, joint(, joint).
-_SIDE = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
-_ARM_MEAN_M = _SIDE[:, None] * ARM_MEAN_M
-_ARM_INFORMATION = (
-    np.linalg.inv(ARM_COVARIANCE_M2).reshape(2, 3, 2, 3).swapaxes(1, 2)
-    * _SIDE[:, None, None, :, None]
-    * _SIDE[:, None, None, None, :]
-)
 
 
 @dataclass
@@ -72,21 +40,6 @@ class Observations:
     def take(self, persons: np.ndarray) -> Observations:
         """The same of some of the persons."""
         return Observations(self.centers, self.rays[persons], self.score[persons])
-
-
-@dataclass
-class Prior:
-    """What is expected of P persons before they are seen.
-
-    Parameters
-    ----------
-    joints : ndarray, shape (P, 17, 3), metres, world
-        NaN where nothing is expected.
-    sigma_m : ndarray, shape (P, 17)
-    """
-
-    joints: np.ndarray
-    sigma_m: np.ndarray
 
 
 @dataclass
@@ -200,12 +153,12 @@ def unswap(observations: Observations, joints: np.ndarray) -> Observations:
 
 def residuals(observations: Observations, joints: np.ndarray) -> np.ndarray:
     """Distances of rays from joints in standard deviations, shape (P, V, 17); NaN without ray."""
-    depth, aside2, sigma2 = _ray_errors(observations, joints)
+    depth, aside2, sigma2 = ray_errors(observations, joints)
     residual = np.where(depth > 0.05, np.sqrt(aside2 / sigma2) * observations.score, 10.0)
     return np.where((observations.score > 0) & np.isfinite(depth), residual, np.nan)
 
 
-def _ray_errors(observations: Observations, joints: np.ndarray) -> tuple[np.ndarray, ...]:
+def ray_errors(observations: Observations, joints: np.ndarray) -> tuple[np.ndarray, ...]:
     """Depths along rays, squared distances from them, variance of these at score 1."""
     offset = joints[:, None] - observations.centers[None, :, None]
     depth = np.einsum("pvja,pvja->pvj", offset, observations.rays)
@@ -253,147 +206,3 @@ def _overlay(joints: np.ndarray, known: np.ndarray) -> np.ndarray:
     rotation = np.swapaxes(u @ flip @ vt, 1, 2)
     body = (STANDING_M - model_center[:, None]) @ np.swapaxes(rotation, 1, 2) + center[:, None]
     return np.where(known.any(axis=1)[:, None, None], body, np.nan)
-
-
-def solve(
-    observations: Observations,
-    start: np.ndarray,
-    prior: Prior | None = None,
-    floor_z_m: float | None = None,
-    iterations: int = 3,
-) -> Triangulated:
-    """Most likely joints given rays, bone lengths, the floor and predictions.
-
-    Iteratively reweighted Gauss-Newton on all 51 coordinates of a person: distances of joints
-    from their rays (Cauchy weights), bone lengths, poses of arms, heights of a standing person for
-    joints that fewer than two views see, and predictions of tracks. The distance from the ray over
-    its depth is the reprojection error in radians, so this minimises the reprojection error of
-    any lens model without its derivative.
-
-    Parameters
-    ----------
-    observations : Observations
-    start : ndarray, shape (P, 17, 3), metres, world
-        First guess, finite.
-    prior : Prior, optional
-    floor_z_m : float, optional
-        Height of the floor; without it heights mean nothing.
-    iterations : int
-    """
-    joints = start.copy()
-    across = observations.score[..., None, None] ** 2 * (
-        _EYE - observations.rays[..., :, None] * observations.rays[..., None, :]
-    )
-    pulled = np.einsum("pvjab,vb->pvja", across, observations.centers)
-    lonely = (observations.score > 0).sum(axis=1) < 2
-    limp = lonely & ~_NOT_LIMP
-    if prior is not None:  # who was seen to lie or sit is not drawn upright
-        lonely &= ~np.isfinite(prior.joints).all(-1)
-    for _ in range(iterations):
-        factor = _ray_factor(observations, joints)
-        blocks = np.einsum("pvj,pvjab->pjab", factor, across)
-        vector = np.einsum("pvj,pvja->pja", factor, pulled)
-        if prior is not None:
-            _add_prior(blocks, vector, joints, prior)
-        _add_pose(blocks, vector, joints, limp)
-        if floor_z_m is not None:
-            _add_heights(blocks, vector, joints, floor_z_m, lonely)
-        vector -= np.einsum("pjab,pjb->pja", blocks, joints)
-        normal = _normal_matrix(blocks, vector, joints)
-        _add_arms(normal, vector, joints)
-        step = np.linalg.solve(normal, vector.reshape(len(joints), 51, 1))
-        joints = joints + np.clip(step.reshape(joints.shape), -0.5, 0.5)
-    inverse = np.linalg.inv(normal).reshape(len(joints), 17, 3, 17, 3)
-    covariance = np.einsum("pjajb->pjab", inverse)
-    residual = residuals(observations, joints)
-    robust = 1.0 / (1.0 + (np.nan_to_num(residual, nan=1e3) / _ROBUST) ** 2)
-    return Triangulated(joints, covariance, residual, observations.score * robust)
-
-
-def _ray_factor(observations: Observations, joints: np.ndarray) -> np.ndarray:
-    _, aside2, sigma2 = _ray_errors(observations, joints)
-    return 1.0 / (sigma2 + aside2 * (observations.score / _ROBUST) ** 2)
-
-
-def _add_prior(blocks, vector, joints, prior: Prior) -> None:
-    known = np.isfinite(prior.joints).all(-1)
-    expected = np.where(known[..., None], prior.joints, joints)
-    innovation2 = ((joints - expected) ** 2).sum(-1) / prior.sigma_m**2
-    # A prediction that is far off must not hold the person back: it would show as lag.
-    information = known / (prior.sigma_m**2 * (1.0 + innovation2 / 9.0))
-    blocks += information[..., None, None] * _EYE
-    vector += information[..., None] * expected
-
-
-def _add_pose(blocks, vector, joints, limp: np.ndarray) -> None:
-    """Draw joints that are badly seen to where they mostly are in the frame of the trunk."""
-    some = np.nonzero(limp.any(axis=1))[0]
-    if len(some) == 0:
-        return
-    body = joints[some]
-    top = body[:, 5:7].mean(1)
-    place = (STANDING_M - STANDING_M[5:7].mean(0)) @ _trunk_axes(body) + top[:, None]
-    off2 = ((body - place) ** 2).sum(-1) / POSE_SIGMA_M**2
-    information = limp[some] / (POSE_SIGMA_M**2 * (1.0 + off2 / 9.0))
-    blocks[some] += information[..., None, None] * _EYE
-    vector[some] += information[..., None] * place
-
-
-def _add_arms(normal, vector, joints) -> None:
-    """Draw arms to where they mostly are: a Gaussian over elbow and wrist from the shoulder.
-
-    The trunk is taken as it is: a raised arm turns nobody.
-    """
-    axes = _trunk_axes(joints)
-    place = joints[:, 5:7, None] + _ARM_MEAN_M @ axes[:, None]
-    turn = axes[:, None, None, None]
-    information = turn.swapaxes(-1, -2) @ _ARM_INFORMATION @ turn
-    off = joints[:, _ARMS] - place
-    pull = np.einsum("psjkab,pskb->psja", information, off)
-    robust = 1.0 / (1.0 + (off * pull).sum((-2, -1)) / 9.0)
-    vector[:, _ARMS] -= robust[..., None, None] * pull
-    information *= robust[..., None, None, None, None]
-    by_joint = normal.reshape(len(joints), 17, 3, 17, 3)
-    by_joint[:, _ARMS[:, :, None], :, _ARMS[:, None]] += information.transpose(1, 2, 3, 0, 4, 5)
-
-
-def _trunk_axes(joints: np.ndarray) -> np.ndarray:
-    """Forward, left and up of trunks as rows, shape (P, 3, 3)."""
-    up = _unit(joints[:, 5:7].mean(1) - joints[:, 11:13].mean(1))
-    left = joints[:, 5] - joints[:, 6] + joints[:, 11] - joints[:, 12]
-    left = _unit(left - (left * up).sum(-1, keepdims=True) * up)
-    return np.stack([np.cross(left, up), left, up], axis=1)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
-
-
-def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -> None:
-    height = joints[..., 2] - floor_z_m
-    if lonely.any():
-        off = (height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M
-        factor = np.where(lonely, 1.0 / (HEIGHT_SIGMA_M**2 * (1.0 + (off / 2.0) ** 2)), 0.0)
-        blocks[..., 2, 2] += factor
-        vector[..., 2] += factor * (STANDING_M[:, 2] + floor_z_m)
-    sunk = height < _SOLE_M
-    if sunk.any():
-        blocks[sunk, 2, 2] += 1.0 / 0.05**2
-        vector[sunk, 2] += (floor_z_m + _SOLE_M) / 0.05**2
-
-
-def _normal_matrix(blocks: np.ndarray, vector: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """Normal equations over all joints: blocks on the diagonal plus bones; adds to ``vector``."""
-    persons = len(joints)
-    bone = joints[:, BONE_A] - joints[:, BONE_B]
-    length = np.maximum(np.sqrt(np.einsum("pka,pka->pk", bone, bone)), 1e-3)
-    axis = bone / length[..., None]
-    short = BONE_LENGTH_M - length
-    factor = 1.0 / (BONE_SIGMA_M**2 + (short / 3.0) ** 2)
-    outer = (factor[..., None] * axis)[..., :, None] * axis[..., None, :]
-    vector += np.einsum("jk,pka->pja", _INCIDENCE, (factor * short)[..., None] * axis)
-    normal = np.zeros((persons, 17, 17, 3, 3))
-    normal[:, BONE_A, BONE_B] = normal[:, BONE_B, BONE_A] = -outer
-    diagonal = np.tensordot(outer, np.abs(_INCIDENCE), axes=(1, 1))
-    normal[:, _JOINT, _JOINT] = blocks + np.moveaxis(diagonal, -1, 1) + 0.5 * _EYE
-    return normal.transpose(0, 1, 3, 2, 4).reshape(persons, 51, 51)

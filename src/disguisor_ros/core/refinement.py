@@ -1,0 +1,404 @@
+"""Most likely joints of many persons at once: rays, bones, postures, floor and predictions.
+
+A body is a core (head and trunk, 9 joints) with four limbs of two joints, each tied to the core by
+one bone. Limbs are eliminated first, so that only 27 of the 51 coordinates are solved for together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from disguisor_ros.core.skeleton import (
+    ARM_COVARIANCE_M2,
+    ARM_MEAN_M,
+    BONE_A,
+    BONE_B,
+    BONE_LENGTH_M,
+    BONE_SIGMA_M,
+    CORE,
+    HEIGHT_SIGMA_M,
+    POSE_SIGMA_M,
+    STANDING_M,
+)
+from disguisor_ros.core.triangulation import ROBUST, Observations, Triangulated, ray_errors
+from disguisor_ros.core.triangulation import residuals as ray_residuals
+
+#: No joint is nearer to the floor, metres.
+_SOLE_M = 0.03
+
+#: Joints that move less have come to rest, metres.
+_STILL_M = 0.006
+
+#: How closely a distance that was settled beforehand is kept, in its standard deviations: bones
+#: and heights have been heard, but only for stiff bodies.
+_HELD = 0.3
+
+_EYE = np.eye(3)
+
+#: Elbow and wrist or knee and ankle of each limb, and where it hangs on the core.
+_LIMBS = np.array([[7, 9], [8, 10], [13, 15], [14, 16]])
+_ROOT = np.searchsorted(CORE, [5, 6, 11, 12])
+
+#: Joints with a prior of their own or none: shoulders, arms and hips.
+_NOT_LIMP = np.isin(np.arange(17), (5, 6, 7, 8, 9, 10, 11, 12))
+
+_INNER = np.isin(BONE_A, CORE) & np.isin(BONE_B, CORE)
+_CORE_A, _CORE_B = (np.searchsorted(CORE, end[_INNER]) for end in (BONE_A, BONE_B))
+_OUTER = np.array([
+    [np.nonzero((BONE_A == a) & (BONE_B == b))[0][0] for a, b in ends]
+    for ends in (
+        ((5, 7), (6, 8), (11, 13), (12, 14)),
+        ((7, 9), (8, 10), (13, 15), (14, 16)),
+    )
+])  # fmt: skip
+
+#: +1 and -1 where a bone (column) begins and ends.
+_INCIDENCE = 1.0 * (np.arange(17)[:, None] == BONE_A) - (np.arange(17)[:, None] == BONE_B)
+_TOUCHES = np.abs(_INCIDENCE)
+
+#: Mean and information of arms in the frame of the trunk (x forward, y left, z up), shapes
+#: (2, 2, 3) and (2, 6, 6): side, joint and axis.
+_SIDE = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
+_ARMS = _LIMBS[:2]
+_ARM_MEAN_M = _SIDE[:, None] * ARM_MEAN_M
+_ARM_INFORMATION = (
+    np.linalg.inv(ARM_COVARIANCE_M2) * np.tile(_SIDE, 2)[:, :, None] * np.tile(_SIDE, 2)[:, None]
+)
+
+
+@dataclass
+class Prior:
+    """What is expected of P persons before they are seen.
+
+    Parameters
+    ----------
+    joints : ndarray, shape (P, 17, 3), metres, world
+        NaN where nothing is expected.
+    variance : ndarray, shape (P, 17), square metres
+        Of each joint by itself, per axis.
+    drift : ndarray, shape (P, 17, 3), metres
+        One standard deviation of a shift of all joints together: of a distance that was guessed.
+    """
+
+    joints: np.ndarray
+    variance: np.ndarray
+    drift: np.ndarray
+
+    def information(self) -> np.ndarray:
+        """Inverse covariance of each joint, shape (P, 17, 3, 3); 0 where nothing is expected."""
+        known = np.isfinite(self.joints[..., 0])
+        variance = np.where(known, self.variance, 1.0)
+        information = (known / variance)[..., None, None] * _EYE
+        if self.drift.any():
+            drift2 = (self.drift**2).sum(-1)
+            share = known / (variance * (variance + drift2))
+            information -= (
+                share[..., None, None] * self.drift[..., :, None] * self.drift[..., None, :]
+            )
+        return information
+
+
+@dataclass
+class Held:
+    """Distances of persons from the one camera that sees them, settled before.
+
+    Parameters
+    ----------
+    persons : ndarray, shape (S,), int
+        Whose.
+    pull : ndarray, shape (S, 9, 3)
+        Directions from the camera to the joints of the core, times weights that sum to 1.
+    distance_m : ndarray, shape (S,), metres
+        Sum of the products of pull and joints.
+    sigma_m : ndarray, shape (S,), metres
+        Standard deviation of the distance.
+    """
+
+    persons: np.ndarray
+    pull: np.ndarray
+    distance_m: np.ndarray
+    sigma_m: np.ndarray
+
+
+def solve(
+    observations: Observations,
+    start: np.ndarray,
+    prior: Prior | None = None,
+    floor_z_m: float | None = None,
+    held: Held | None = None,
+    iterations: int = 8,
+) -> Triangulated:
+    """Most likely joints given rays, bone lengths, postures, the floor and predictions.
+
+    Iteratively reweighted Gauss-Newton on all 51 coordinates of a person: distances of joints
+    from their rays (Cauchy weights), bone lengths, poses of arms, heights of a standing person for
+    joints that fewer than two views see, and predictions of tracks. The distance from the ray over
+    its depth is the reprojection error in radians, so this minimises the reprojection error of
+    any lens model without its derivative.
+
+    Parameters
+    ----------
+    observations : Observations
+    start : ndarray, shape (P, 17, 3), metres, world
+        First guess, finite.
+    prior : Prior, optional
+    floor_z_m : float, optional
+        Height of the floor; without it heights mean nothing.
+    held : Held, optional
+    iterations : int
+        At most; a person whose joints have come to rest is left alone.
+    """
+    joints, covariance = start.copy(), np.empty((*start.shape, 3))
+    problem = _Problem.of(observations, prior, floor_z_m, held)
+    moving = np.arange(len(start))
+    for k in range(iterations):
+        equations = problem.linearized(joints[moving])
+        step = np.clip(equations.step(), -0.5, 0.5)
+        joints[moving] += step
+        if k + 1 == iterations:
+            still = np.ones(len(moving), dtype=bool)
+        else:
+            still = np.abs(step).max(axis=(1, 2)) < _STILL_M
+        if still.any():
+            covariance[moving[still]] = equations.covariance(still)
+            if still.all():
+                break
+            problem, moving = problem.take(~still), moving[~still]
+    residual = ray_residuals(observations, joints)
+    robust = 1.0 / (1.0 + (np.nan_to_num(residual, nan=1e3) / ROBUST) ** 2)
+    return Triangulated(joints, covariance, residual, observations.score * robust)
+
+
+@dataclass
+class _Problem:
+    """What holds the joints of P persons; see :func:`solve`.
+
+    Parameters
+    ----------
+    observations : Observations
+    rays : ndarray, shape (P, V, 17, 12)
+        See :func:`_quadratic_of_rays`.
+    expected : ndarray, shape (P, 17, 3), metres, world
+    information : ndarray, shape (P, 17, 3, 3)
+        0 where nothing is expected.
+    limp : ndarray, shape (P, 17), bool
+        Joints that are drawn to their place in the frame of the trunk.
+    lonely : ndarray, shape (P, 17), bool
+        Joints that are drawn to the height at which they mostly are.
+    floor_z_m : float or None
+    pull : ndarray, shape (P, 9, 3)
+    distance_m : ndarray, shape (P,)
+    firmness : ndarray, shape (P,)
+        See :class:`Held`; inverse variance, 0 for whom several views see.
+    """
+
+    observations: Observations
+    rays: np.ndarray
+    expected: np.ndarray
+    information: np.ndarray
+    limp: np.ndarray
+    lonely: np.ndarray
+    floor_z_m: float | None
+    pull: np.ndarray
+    distance_m: np.ndarray
+    firmness: np.ndarray
+
+    @classmethod
+    def of(cls, observations, prior, floor_z_m, held) -> _Problem:
+        persons = len(observations.score)
+        lonely = (observations.score > 0).sum(axis=1) < 2
+        limp = lonely & ~_NOT_LIMP
+        expected, information = np.zeros((persons, 17, 3)), np.zeros((persons, 17, 3, 3))
+        if prior is not None:  # who was seen to lie or sit is not drawn upright
+            expected, information = np.nan_to_num(prior.joints), prior.information()
+            lonely &= ~np.isfinite(prior.joints).all(-1)
+        pull, distance_m = np.zeros((persons, 9, 3)), np.zeros(persons)
+        firmness = np.zeros(persons)
+        if held is not None:
+            pull[held.persons], distance_m[held.persons] = held.pull, held.distance_m
+            firmness[held.persons] = (_HELD * held.sigma_m) ** -2.0
+        return cls(
+            observations, _quadratic_of_rays(observations), expected, information,
+            limp, lonely, floor_z_m, pull, distance_m, firmness,
+        )  # fmt: skip
+
+    def take(self, persons: np.ndarray) -> _Problem:
+        """The same of some of the persons."""
+        return _Problem(
+            self.observations.take(persons), self.rays[persons], self.expected[persons],
+            self.information[persons], self.limp[persons], self.lonely[persons], self.floor_z_m,
+            self.pull[persons], self.distance_m[persons], self.firmness[persons],
+        )  # fmt: skip
+
+    def linearized(self, joints: np.ndarray) -> _Equations:
+        """Normal equations at joints, shape (P, 17, 3)."""
+        factor = _ray_factor(self.observations, joints)
+        total = (factor[..., None] * self.rays).sum(axis=1)
+        blocks, vector = total[..., :9].reshape(*joints.shape, 3), total[..., 9:]
+        _add_prior(blocks, vector, joints, self.expected, self.information)
+        axes = _trunk_axes(joints)
+        _add_pose(blocks, vector, joints, axes, self.limp)
+        if self.floor_z_m is not None:
+            _add_heights(blocks, vector, joints, self.floor_z_m, self.lonely)
+        vector = vector - (blocks @ joints[..., None])[..., 0]
+        equations = _Equations(blocks, vector, joints)
+        equations.add_arms(joints, axes)
+        if self.firmness.any():
+            equations.hold(self.pull, self.distance_m, self.firmness, joints)
+        return equations
+
+
+def _quadratic_of_rays(observations: Observations) -> np.ndarray:
+    """Matrix and vector of the squared distance from each ray, shape (P, V, 17, 9 + 3)."""
+    rays, weight = observations.rays, observations.score**2
+    outer = rays[..., :, None] * rays[..., None, :]
+    across = weight[..., None, None] * (_EYE - outer)
+    center = observations.centers[None, :, None]
+    pulled = weight[..., None] * (center - (rays * center).sum(-1, keepdims=True) * rays)
+    return np.concatenate([across.reshape(*weight.shape, 9), pulled], axis=-1)
+
+
+def _ray_factor(observations: Observations, joints: np.ndarray) -> np.ndarray:
+    _, aside2, sigma2 = ray_errors(observations, joints)
+    return 1.0 / (sigma2 + aside2 * (observations.score / ROBUST) ** 2)
+
+
+def _add_prior(blocks, vector, joints, expected, information) -> None:
+    off = joints - expected
+    innovation2 = (off * (information @ off[..., None])[..., 0]).sum(-1)
+    # A prediction that is far off must not hold the person back: it would show as lag.
+    information = information / (1.0 + innovation2 / 9.0)[..., None, None]
+    blocks += information
+    vector += (information @ expected[..., None])[..., 0]
+
+
+def _add_pose(blocks, vector, joints, axes, limp: np.ndarray) -> None:
+    """Draw joints that are badly seen to where they mostly are in the frame of the trunk."""
+    some = np.nonzero(limp.any(axis=1))[0]
+    if len(some) == 0:
+        return
+    body = joints[some]
+    top = body[:, 5:7].mean(1)
+    place = (STANDING_M - STANDING_M[5:7].mean(0)) @ axes[some] + top[:, None]
+    off2 = ((body - place) ** 2).sum(-1) / POSE_SIGMA_M**2
+    information = limp[some] / (POSE_SIGMA_M**2 * (1.0 + off2 / 9.0))
+    blocks[some] += information[..., None, None] * _EYE
+    vector[some] += information[..., None] * place
+
+
+def _trunk_axes(joints: np.ndarray) -> np.ndarray:
+    """Forward, left and up of trunks as rows, shape (P, 3, 3)."""
+    up = _unit(joints[:, 5] + joints[:, 6] - joints[:, 11] - joints[:, 12])
+    left = joints[:, 5] - joints[:, 6] + joints[:, 11] - joints[:, 12]
+    left = _unit(left - (left * up).sum(-1, keepdims=True) * up)
+    turned = left[:, [1, 2, 0]] * up[:, [2, 0, 1]] - left[:, [2, 0, 1]] * up[:, [1, 2, 0]]
+    return np.stack([turned, left, up], axis=1)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.sqrt((vectors**2).sum(-1, keepdims=True)), 1e-6)
+
+
+def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -> None:
+    height = joints[..., 2] - floor_z_m
+    if lonely.any():
+        off = (height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M
+        factor = np.where(lonely, 1.0 / (HEIGHT_SIGMA_M**2 * (1.0 + (off / 2.0) ** 2)), 0.0)
+        blocks[..., 2, 2] += factor
+        vector[..., 2] += factor * (STANDING_M[:, 2] + floor_z_m)
+    sunk = height < _SOLE_M
+    if sunk.any():
+        blocks[sunk, 2, 2] += 1.0 / 0.05**2
+        vector[sunk, 2] += (floor_z_m + _SOLE_M) / 0.05**2
+
+
+class _Equations:
+    """Normal equations of P persons: core, limbs, and the bones between them.
+
+    Parameters
+    ----------
+    blocks : ndarray, shape (P, 17, 3, 3)
+        What holds each joint by itself.
+    vector : ndarray, shape (P, 17, 3)
+        Negative gradient of that.
+    joints : ndarray, shape (P, 17, 3), metres, world
+    """
+
+    def __init__(self, blocks: np.ndarray, vector: np.ndarray, joints: np.ndarray):
+        persons = len(joints)
+        bone = joints[:, BONE_A] - joints[:, BONE_B]
+        length = np.maximum(np.sqrt((bone * bone).sum(-1)), 1e-3)
+        axis = bone / length[..., None]
+        short = BONE_LENGTH_M - length
+        factor = 1.0 / (BONE_SIGMA_M**2 + (short / 3.0) ** 2)
+        pull = factor[..., None] * axis
+        outer = pull[..., :, None] * axis[..., None, :]
+        vector = vector + _INCIDENCE @ (short[..., None] * pull)
+        diagonal = (_TOUCHES @ outer.reshape(persons, -1, 9)).reshape(blocks.shape)
+        diagonal += blocks
+        diagonal += 0.5 * _EYE
+        core = np.zeros((persons, 9, 9, 3, 3))
+        core[:, _CORE_A, _CORE_B] = core[:, _CORE_B, _CORE_A] = -outer[:, _INNER]
+        core[:, np.arange(9), np.arange(9)] = diagonal[:, CORE]
+        self.core = core.swapaxes(2, 3).reshape(persons, 27, 27)
+        self.core_vector = vector[:, CORE]
+        self.link = -outer[:, _OUTER[0]]
+        limbs = np.empty((persons, 4, 2, 2, 3, 3))
+        limbs[:, :, 0, 1] = limbs[:, :, 1, 0] = -outer[:, _OUTER[1]]
+        limbs[:, :, [0, 1], [0, 1]] = diagonal[:, _LIMBS]
+        self.limbs = limbs.swapaxes(3, 4).reshape(persons, 4, 6, 6)
+        self.limb_vector = vector[:, _LIMBS].reshape(persons, 4, 6)
+
+    def add_arms(self, joints: np.ndarray, axes: np.ndarray) -> None:
+        """Draw arms to where they mostly are: a Gaussian over elbow and wrist from the shoulder.
+
+        The trunk is taken as it is: a raised arm turns nobody.
+        """
+        off = (joints[:, _ARMS] - joints[:, 5:7, None]) @ axes.swapaxes(1, 2)[:, None]
+        off = (off - _ARM_MEAN_M).reshape(-1, 2, 6, 1)
+        pull = _ARM_INFORMATION @ off
+        robust = 1.0 / (1.0 + (off * pull).sum((-2, -1)) / 9.0)
+        turn = np.zeros((len(joints), 1, 6, 6))
+        turn[:, 0, :3, :3] = turn[:, 0, 3:, 3:] = axes
+        back = robust[..., None, None] * turn.swapaxes(-1, -2)
+        self.limb_vector[:, :2] -= (back @ pull)[..., 0]
+        self.limbs[:, :2] += back @ _ARM_INFORMATION @ turn
+
+    def hold(self, pull, distance_m, firmness, joints: np.ndarray) -> None:
+        """Keep distances that were settled before; see :class:`Held`."""
+        short = distance_m - (pull * joints[:, CORE]).sum((1, 2))
+        flat = pull.reshape(-1, 27)
+        self.core += firmness[:, None, None] * flat[:, :, None] * flat[:, None]
+        self.core_vector += (firmness * short)[:, None, None] * pull
+
+    def step(self) -> np.ndarray:
+        """Solution, shape (P, 17, 3)."""
+        persons = len(self.core)
+        self._inverse = np.linalg.inv(self.limbs)
+        # How a limb follows its root, and what the root feels of it.
+        self._follow = self._inverse[..., :3] @ self.link
+        own = (self._inverse @ self.limb_vector[..., None])[..., 0]
+        core = self.core.reshape(persons, 9, 3, 9, 3)
+        core[:, _ROOT, :, _ROOT] -= (self.link @ self._follow[..., :3, :]).swapaxes(0, 1)
+        vector = self.core_vector
+        vector[:, _ROOT] -= (self.link @ own[..., :3, None])[..., 0]
+        moved = np.linalg.solve(self.core, vector.reshape(persons, 27, 1)).reshape(-1, 9, 3)
+        step = np.empty((persons, 17, 3))
+        step[:, CORE] = moved
+        limbs = own - (self._follow @ moved[:, _ROOT, :, None])[..., 0]
+        step[:, _LIMBS] = limbs.reshape(persons, 4, 2, 3)
+        return step
+
+    def covariance(self, persons: np.ndarray) -> np.ndarray:
+        """Diagonal blocks of the inverse of some persons, (K, 17, 3, 3); after :meth:`step`."""
+        follow, inverse = self._follow[persons], self._inverse[persons]
+        core = np.linalg.inv(self.core[persons]).reshape(-1, 9, 3, 9, 3)
+        core = core[:, np.arange(9), :, np.arange(9)].swapaxes(0, 1)
+        limbs = follow @ core[:, _ROOT] @ follow.swapaxes(-1, -2) + inverse
+        covariance = np.empty((len(core), 17, 3, 3))
+        covariance[:, CORE] = core
+        covariance[:, _LIMBS[:, 0]] = limbs[..., :3, :3]
+        covariance[:, _LIMBS[:, 1]] = limbs[..., 3:, 3:]
+        return covariance
