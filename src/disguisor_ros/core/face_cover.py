@@ -72,6 +72,9 @@ SURE_SIGMA_M = 0.03
 _SPARSE = 16
 _SPARSE_M = 0.01
 
+#: Two heads nearer to each other than this, metres, are one: only the surer claims a face.
+_APART_M = 0.12
+
 #: Share of a face that must be unhidden to make it a face for sure.
 _ENOUGH_SHOWN = 0.15
 
@@ -403,7 +406,7 @@ def _name_face(cover: Cover, relief_m: np.ndarray, one: _Posed, camera: Camera) 
     row, column = np.nonzero(np.isfinite(relief_m))
     if len(row) == 0 or not cover.upper.any():
         return
-    corner = (one.window.x, one.window.y) + one.sighting.shift_px
+    corner = (one.window.x, one.window.y) + one.sighting.likely_px
     pixels = np.stack([column, row], axis=-1) + corner
     pixels += relief_m[row, column][:, None] * one.forward_px
     size = np.array([camera.width, camera.height], dtype=np.float64)

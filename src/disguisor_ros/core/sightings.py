@@ -30,6 +30,9 @@ _SHIFT_SCORE = 3.0
 _SHIFT_M = 0.03
 _SPREAD = 4.0
 
+#: Heads on a measured surface that are known better than this, metres, are believed the more.
+_SURE_M = 0.03
+
 _HEAD = list(HEAD_JOINTS)
 
 
@@ -48,7 +51,10 @@ class Sighting:
     face_score : float
         Highest score of that detection's nose and eyes, 0 to 1.
     shift_px : ndarray, shape (2,)
-        Where that detection's nose and eyes have the face, from where 3D has it, partway.
+        Where that detection's nose and eyes have the face, from where 3D has it, partway: what
+        may be a face too.
+    likely_px : ndarray, shape (2,)
+        The same, as far as one would bet on it: nearly nothing where depth shows the head.
     """
 
     pixel: np.ndarray
@@ -56,6 +62,7 @@ class Sighting:
     detection: int = -1
     face_score: float = 0.0
     shift_px: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    likely_px: np.ndarray = field(default_factory=lambda: np.zeros(2))
 
 
 def clean_keypoints(keypoints: np.ndarray) -> np.ndarray:
@@ -116,17 +123,26 @@ def sight_heads(
                 sightings[i].face_score = float(keypoints[j, :3, 2].max())
                 scale = sightings[i].radius_px / template.radius
                 off = keypoints[j, :3, :2] - projected[i][:3]
-                sightings[i].shift_px = scale * _shift_m(off / scale, weight[j, :3])
+                off, trust = off / scale, weight[j, :3]
+                sightings[i].shift_px = scale * _shift_m(off, trust)
+                sightings[i].likely_px = scale * _shift_m(off, trust, _sureness(heads[i]))
     return sightings
 
 
-def _shift_m(off_m: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _sureness(head: Head) -> float:
+    """How many times more a head is believed than one that only keypoints placed."""
+    if head.method != "registered" or not np.isfinite(head.sigma_m):
+        return 1.0
+    return float((_SURE_M / np.clip(head.sigma_m, _SURE_M / 5, _SURE_M)) ** 2)
+
+
+def _shift_m(off_m: np.ndarray, weight: np.ndarray, sureness: float = 1.0) -> np.ndarray:
     """Mean offset of keypoints (K, 2) from where 3D has them, drawn towards zero when small."""
     if not weight.any():
         return np.zeros(2)
     mean_m = weight @ off_m / weight.sum()
     spread = weight @ ((off_m - mean_m) ** 2).sum(axis=1) / weight.sum()
-    doubt = _SHIFT_SCORE / (1 + (mean_m @ mean_m) / (_SHIFT_M**2 + _SPREAD * spread))
+    doubt = sureness * _SHIFT_SCORE / (1 + (mean_m @ mean_m) / (_SHIFT_M**2 + _SPREAD * spread))
     return mean_m * weight.sum() / (weight.sum() + doubt)
 
 
