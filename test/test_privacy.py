@@ -546,6 +546,14 @@ def test_nobody_is_forgotten_for_want_of_the_camera_that_saw_him(blind):
     assert [p.status for p in there] == ["predicted"] * blind
 
 
+def test_time_in_which_nobody_looked_does_not_make_anybody_go():
+    """A camera that was away for seconds and misses somebody once has looked once."""
+    estimator = PoseEstimator(floor_z_m=0.0)
+    now = _watched(estimator, person(0, 0)) + 5 * SECOND
+    there = estimator({name: np.zeros((0, 17, 3)) for name in RIG}, RIG, now)
+    assert [p.status for p in there] == ["predicted"]
+
+
 def test_a_stray_detection_does_not_take_a_cover_away():
     estimator = PoseEstimator(floor_z_m=0.0)
     lost = person(0, 0)

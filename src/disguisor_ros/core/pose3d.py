@@ -24,8 +24,12 @@ _SAME_BODY_M = 0.3
 #: A person is predicted this long while a camera that last saw him gives nothing, seconds.
 _BLIND_S = 10.0
 
-#: Instants at which a person must have been seen to be predicted later.
+#: One look that finds nobody counts for no longer than this, seconds: instants may be far apart.
+_LOOK_S = 0.4
+
+#: Whoever was seen fewer than so many times is predicted only for this long, seconds.
 _CONFIRMED = 2
+_BRIEF_S = 0.5
 
 
 class PoseEstimator:
@@ -37,7 +41,7 @@ class PoseEstimator:
         Height of the floor in the world. Learnt from the people that several views see when it is
         not given.
     predict_s : float
-        How long a person that is not seen any more is predicted, seconds.
+        How long a person is predicted whom the cameras that saw him do not see any more, seconds.
     forget_s : float
         How long a track can be taken up again, seconds.
     """
@@ -87,13 +91,9 @@ class PoseEstimator:
         detections = gather_detections(keypoints_by_camera, cameras)
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
+        elapsed_s = (stamp_ns - (self._stamp_ns or stamp_ns)) * 1e-9
         self._stamp_ns = stamp_ns
-        cameras_now = set(keypoints_by_camera)
-        self.tracks = [
-            t
-            for t in self.tracks
-            if t.missed_s(stamp_ns) <= max(self.forget_s, self._patience_s(t, cameras_now))
-        ]
+        self.tracks = [t for t in self.tracks if self._remembered(t, self.forget_s)]
         expected = [track.predict(stamp_ns) for track in self.tracks]
         scene = Scene(
             detections,
@@ -109,11 +109,19 @@ class PoseEstimator:
             self._seen(group, result, k, detections, expected, stamp_ns)
             for k, group in enumerate(groups)
         ]
-        return persons + self._unseen(persons, expected, stamp_ns, cameras_now)
+        looked = set(keypoints_by_camera)
+        for track in self.tracks:
+            if track.missed_s(stamp_ns) > 0 and track.cameras <= looked:
+                track.vain_s += min(elapsed_s, _LOOK_S)
+        return persons + self._unseen(persons, expected)
 
-    def _patience_s(self, track: Track, cameras: set[str]) -> float:
-        """How long a person is predicted: longer for want of a camera that saw him."""
-        return self.predict_s if track.cameras <= cameras else max(self.predict_s, _BLIND_S)
+    def _remembered(self, track: Track, patience_s: float) -> bool:
+        """Whether somebody may still be there, who was looked for in vain.
+
+        Time in which the cameras that saw him gave nothing says nothing, up to a limit.
+        """
+        missed_s = track.missed_s(self._stamp_ns)
+        return track.vain_s <= patience_s and missed_s <= max(patience_s, _BLIND_S)
 
     def _recognise(
         self,
@@ -189,13 +197,7 @@ class PoseEstimator:
             age=track.age,
         )
 
-    def _unseen(
-        self,
-        seen: list[Person3D],
-        expected: list[Prediction],
-        stamp_ns: int,
-        cameras: set[str],
-    ) -> list[Person3D]:
+    def _unseen(self, seen: list[Person3D], expected: list[Prediction]) -> list[Person3D]:
         """People who are not seen at this instant but were just now.
 
         Tracks that lie where somebody else is seen are dropped: they were that person.
@@ -210,8 +212,9 @@ class PoseEstimator:
                 dropped.add(track.track_id)
                 continue
             track.age += 1
-            patience_s = self._patience_s(track, cameras)
-            if track.hits < _CONFIRMED or track.missed_s(stamp_ns) > patience_s:
+            confirmed = track.hits >= _CONFIRMED
+            patience_s = self.predict_s if confirmed else min(self.predict_s, _BRIEF_S)
+            if not self._remembered(track, patience_s):
                 continue
             persons.append(
                 Person3D(

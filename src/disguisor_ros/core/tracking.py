@@ -76,6 +76,8 @@ class Track:
         See :class:`Prediction`.
     anchored : bool
         Whether the distance was ever measured, by two views or by depth.
+    vain_s : float
+        Seconds in which these cameras have looked and not found the person.
     age, hits : int
         Instants since birth, and those at which the person was seen.
     cameras : set of str
@@ -95,6 +97,7 @@ class Track:
     anchored: bool = False
     age: int = 0
     hits: int = 1
+    vain_s: float = 0.0
     cameras: set[str] = field(default_factory=set)
 
     def missed_s(self, stamp_ns: int) -> float:
@@ -151,6 +154,7 @@ class Track:
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
         self.drift = np.broadcast_to(drift, (17, 3))
         self.hits += 1
+        self.vain_s = 0.0
 
     def _measure_body(self, moved: np.ndarray, variance: np.ndarray, elapsed: float) -> None:
         """Kalman filter of the trunk's velocity, from how far the joints (17, 3) have moved."""
