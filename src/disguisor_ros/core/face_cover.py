@@ -19,7 +19,7 @@ MARGIN_M = 0.011
 
 #: ... and this many standard deviations of the head's position, up to a limit in metres.
 MARGIN_SIGMAS = 1.5
-MAX_MARGIN_M = 0.30
+MAX_MARGIN_M = 0.45
 
 #: Standard deviation of the place, metres, from which the whole head is covered and not only its
 #: face: who is that badly known may be turned any way.
