@@ -159,6 +159,11 @@ class StageNode(LifecycleNode):
         self._timers_here, self._topics, self._heard = [], [], {}
         return super().on_deactivate(state)
 
+    def destroy_node(self):
+        super().destroy_node()
+        # It would hold rclpy's node, and with it the middleware's shared memory, beyond the end.
+        self._state_machine = None
+
     # Parameters and topics.
 
     def parameter(self, name: str, default, description: str, bounds: tuple | None = None):
@@ -399,7 +404,7 @@ class StageNode(LifecycleNode):
 
 
 def run_node(make: Callable[[], StageNode]) -> None:
-    """Run a stage until it is told to stop; exits with 1 when it cannot start."""
+    """Run a stage until it is told to stop; exits with 2 when it cannot work as configured."""
     # Raw images are nobody's business outside this machine unless somebody says so.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     rclpy.init()
@@ -433,9 +438,9 @@ def run_node(make: Callable[[], StageNode]) -> None:
 
 def _start(node: StageNode) -> int:
     success = TransitionCallbackReturn.SUCCESS
-    if node.trigger_configure() != success or node.trigger_activate() != success:
-        return 1
-    return 0
+    if node.trigger_configure() != success:
+        return 2  # its parameters or models are wrong: starting it again is of no use
+    return 0 if node.trigger_activate() == success else 1
 
 
 def _optional(topic: str) -> bool:
