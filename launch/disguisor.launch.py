@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import yaml
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -67,13 +68,23 @@ def end_when_misconfigured(event, _):
     return [LogInfo(msg=f"error: {reason}"), EmitEvent(event=Shutdown(reason=reason))]
 
 
+def check_parameters(file):
+    """One line about a file that is none of parameters; each stage would print a page."""
+    try:
+        good = isinstance(yaml.safe_load(Path(file).read_text()), dict)
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: not a parameter file: {' '.join(str(error).split())}") from error
+    if not good:
+        raise UserError(f"{file}: not a parameter file; see config/disguisor.yaml")
+
+
 def processes(context):
     """The stages, one face_renderer for each camera; a bag and RViz when asked for."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     cameras = read_cameras(Path(given["cameras_file"]))
-    for name in ("config", "bag"):
-        if given[name] and not Path(given[name]).exists():
-            raise UserError(f"{name}:={given[name]}: there is no such file")
+    check_parameters(given["config"])
+    if given["bag"] and not Path(given["bag"]).exists():
+        raise UserError(f"{given['bag']}: there is no such bag")
     shared = [
         given["config"],
         given["cameras_file"],
@@ -86,6 +97,7 @@ def processes(context):
         return Node(
             package="disguisor_ros",
             executable=name,
+            exec_name=enclave.removeprefix(f"{ROOT}/"),
             name=name,
             namespace=camera,
             parameters=[*shared, {**parameters, **({"camera": camera} if camera else {})}],
