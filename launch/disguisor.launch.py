@@ -1,119 +1,154 @@
 """Start the graph: ros2 launch disguisor_ros disguisor.launch.py cameras_file:=my_cameras.yaml."""
 
+import os
+import shutil
 from pathlib import Path
 
 import yaml
-from ament_index_python.packages import get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
+    EmitEvent,
     ExecuteProcess,
+    LogInfo,
     OpaqueFunction,
     SetEnvironmentVariable,
 )
-from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, PythonExpression
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
+from disguisor_ros.errors import UserError
+from disguisor_ros.graph import ENVIRONMENT
+from disguisor_ros.paths import share
+from disguisor_ros.run import read_cameras
+from disguisor_ros.security import ROOT
 from launch import LaunchDescription
 
-SHARE = Path(get_package_share_directory("disguisor_ros"))
-
+#: Name -> default, choices (None: any), description.
 ARGUMENTS = {
-    "cameras_file": (str(SHARE / "config/cameras.yaml"), "parameter file that names the cameras"),
-    "config": (str(SHARE / "config/disguisor.yaml"), "parameter file of the stages"),
-    "bag": ("", "rosbag2 to play into the graph; empty: live cameras"),
-    "rviz": ("false", "whether to open RViz"),
-    "backend": ("open3d", "what draws the heads: open3d, pytorch3d or auto"),
-    "image_transport": ("raw", "which colour topics to read: raw or compressed"),
+    "cameras_file": (str(share("config/cameras.yaml")), None, "file that names the cameras"),
+    "config": (str(share("config/disguisor.yaml")), None, "parameter file of the stages"),
+    "bag": ("", None, "rosbag2 to play into the graph; empty: live cameras"),
+    "rviz": ("false", ["true", "false"], "whether to open RViz"),
+    "backend": (
+        "",
+        ["", "open3d", "pytorch3d", "auto"],
+        "what draws the heads; empty: as in the config",
+    ),
+    "image_transport": (
+        "",
+        ["", "raw", "compressed"],
+        "which colour topics to read; empty: as in the config",
+    ),
     "pose2d": (
         "false",
+        ["true", "false"],
         "whether to find 2D keypoints too (otherwise /<camera>/keypoints2d must be published)",
     ),
-    "use_sim_time": ("false", "whether logs and diagnostics follow /clock (images never do)"),
-    "discovery": ("LOCALHOST", "who may discover the graph: LOCALHOST, SUBNET"),
+    "use_sim_time": (
+        "false",
+        ["true", "false"],
+        "whether logs and diagnostics follow /clock (images never do)",
+    ),
+    "discovery": ("LOCALHOST", ["LOCALHOST", "SUBNET"], "who may discover the graph"),
 }
 
+#: A stage ends with this code when its parameters or models are wrong: no restart mends that.
+MISCONFIGURED = 2
 
-def stages(context):
-    """The nodes; one face_renderer for each camera of the cameras file."""
-    file = LaunchConfiguration("cameras_file").perform(context)
+#: So that no stage outlives a launch that was killed; Linux only.
+DIE_WITH_LAUNCH = "setpriv --pdeathsig TERM" if shutil.which("setpriv") else None
+
+
+def end_when_misconfigured(event, _):
+    """End the launch instead of starting a stage that cannot work again and again."""
+    if event.returncode != MISCONFIGURED:
+        return None
+    reason = f"{event.process_name} cannot work as it is configured, see its line above"
+    return [LogInfo(msg=f"error: {reason}"), EmitEvent(event=Shutdown(reason=reason))]
+
+
+def check_parameters(file):
+    """One line about a file that is none of parameters; each stage would print a page."""
     try:
-        cameras = yaml.safe_load(Path(file).read_text())["/**"]["ros__parameters"]["cameras"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise RuntimeError(
-            f"{file}: no list of cameras in it (see config/cameras.yaml)"
-        ) from error
+        good = isinstance(yaml.safe_load(Path(file).read_text()), dict)
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: not a parameter file: {' '.join(str(error).split())}") from error
+    if not good:
+        raise UserError(f"{file}: not a parameter file; see config/disguisor.yaml")
 
-    # Boolean by construction, whatever is written on the command line.
-    sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
-    shared = [LaunchConfiguration("config"), file, {"use_sim_time": sim_time}]
 
-    def node(name, **kwargs):
-        parameters = shared + [kwargs.pop("parameters", {})]
+def processes(context):
+    """The stages, one face_renderer for each camera; a bag and RViz when asked for."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    cameras = read_cameras(Path(given["cameras_file"]))
+    check_parameters(given["config"])
+    if given["bag"] and not Path(given["bag"]).exists():
+        raise UserError(f"{given['bag']}: there is no such bag")
+    shared = [
+        given["config"],
+        given["cameras_file"],
+        {"use_sim_time": given["use_sim_time"] == "true"},
+    ]
+
+    def stage(name, camera="", *arguments):
+        parameters = {a: given[a] for a in arguments if given[a]}
+        enclave = "/".join(filter(None, [ROOT, camera, name]))
         return Node(
             package="disguisor_ros",
             executable=name,
+            exec_name=enclave.removeprefix(f"{ROOT}/"),
             name=name,
-            parameters=parameters,
+            namespace=camera,
+            parameters=[*shared, {**parameters, **({"camera": camera} if camera else {})}],
+            ros_arguments=["--enclave", enclave],
+            prefix=DIE_WITH_LAUNCH,
             output="screen",
             respawn=True,
             respawn_delay=0.5,
-            **kwargs,
+            on_exit=end_when_misconfigured,
         )
 
-    out = [node(n) for n in ("synchronizer", "pose3d", "smpl_fitter", "head_registrar")]
-    for camera in cameras:
+    out = [stage(n) for n in ("synchronizer", "pose3d", "smpl_fitter", "head_registrar")]
+    out += [stage("face_renderer", c, "backend", "image_transport") for c in cameras]
+    if given["pose2d"] == "true":
+        out.append(stage("pose2d", "", "image_transport"))
+    if given["bag"]:
         out.append(
-            node(
-                "face_renderer",
-                namespace=camera,
-                parameters={
-                    "camera": camera,
-                    "backend": LaunchConfiguration("backend"),
-                    "image_transport": LaunchConfiguration("image_transport"),
-                },
+            ExecuteProcess(
+                cmd=["ros2", "bag", "play", given["bag"], "--clock"],
+                additional_env={"ROS_SECURITY_ENCLAVE_OVERRIDE": f"{ROOT}/player"},
+                output="screen",
             )
         )
-    out.append(
-        node(
-            "pose2d",
-            condition=IfCondition(LaunchConfiguration("pose2d")),
-            parameters={"image_transport": LaunchConfiguration("image_transport")},
+    if given["rviz"] == "true":
+        out.append(
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                arguments=["-d", str(share("rviz/disguisor.rviz"))],
+                ros_arguments=["--enclave", f"{ROOT}/viewer"],
+                output="log",
+            )
         )
-    )
     return out
 
 
 def generate_launch_description():
     """Entry point of ros2 launch."""
-    bag = LaunchConfiguration("bag")
+    environment = {
+        name: os.environ.get(name, ENVIRONMENT[name])
+        for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
+    # Raw images are nobody's business outside this machine unless somebody says so.
+    environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = LaunchConfiguration("discovery")
     return LaunchDescription(
         [
             *(
-                DeclareLaunchArgument(name, default_value=value, description=text)
-                for name, (value, text) in ARGUMENTS.items()
+                DeclareLaunchArgument(n, default_value=default, choices=choices, description=text)
+                for n, (default, choices, text) in ARGUMENTS.items()
             ),
-            # Raw images are nobody's business outside this machine unless somebody says so.
-            SetEnvironmentVariable(
-                "ROS_AUTOMATIC_DISCOVERY_RANGE", LaunchConfiguration("discovery")
-            ),
-            SetEnvironmentVariable(
-                "FASTDDS_DEFAULT_PROFILES_FILE", str(SHARE / "config/fastdds.xml")
-            ),
-            SetEnvironmentVariable("OMP_NUM_THREADS", "1"),
-            OpaqueFunction(function=stages),
-            ExecuteProcess(
-                cmd=["ros2", "bag", "play", bag, "--clock"],
-                output="screen",
-                condition=IfCondition(PythonExpression(["'", bag, "' != ''"])),
-            ),
-            Node(
-                package="rviz2",
-                executable="rviz2",
-                arguments=["-d", str(SHARE / "rviz/disguisor.rviz")],
-                condition=IfCondition(LaunchConfiguration("rviz")),
-                output="log",
-            ),
+            *(SetEnvironmentVariable(name, value) for name, value in environment.items()),
+            OpaqueFunction(function=processes),
         ]
     )

@@ -1,11 +1,15 @@
 """Ray casting of heads."""
 
+import sys
+
 import numpy as np
 import pytest
-from head_scene import ball_template, front_camera, head_at
+from head_scene import ball_template, front_camera, head_at, keypoints_of, room
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from disguisor_ros.core.anonymize import FaceRenderer
+from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.rendering import (
     EmbreeBackend,
     Pytorch3dBackend,
@@ -104,11 +108,63 @@ def test_unknown_backend_is_named():
         make_backend("opengl")
 
 
-def test_backends_agree(template):
-    pytest.importorskip("pytorch3d", reason="PyTorch3D is not installed")
-    camera, head = front_camera(), head_at(template, y=0.1, away_deg=40)
-    a = cast(EmbreeBackend(), template, camera, head)
-    b = cast(Pytorch3dBackend(), template, camera, head)
-    assert np.mean((a.triangle >= 0) != (b.triangle >= 0)) < 2e-3
-    both = (a.triangle >= 0) & (b.triangle >= 0)
-    assert np.abs(a.depth_m[both] - b.depth_m[both]).max() < 2e-3
+def test_auto_takes_pytorch3d_only_where_there_is_a_gpu(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert make_backend("auto").name == "open3d"
+
+
+def test_auto_does_without_a_pytorch3d_that_does_not_import(monkeypatch, tmp_path):
+    (tmp_path / "pytorch3d").mkdir()
+    (tmp_path / "pytorch3d/__init__.py").write_text("raise ImportError('built for another torch')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pytorch3d", raising=False)
+    assert make_backend("auto").name == "open3d"
+    with pytest.raises(ValueError, match="'pytorch3d' cannot be imported: built for another"):
+        make_backend("pytorch3d")
+
+
+@pytest.fixture(scope="module")
+def pytorch3d():
+    pytest.importorskip(
+        "pytorch3d.renderer.mesh.rasterize_meshes",
+        reason="PyTorch3D is not installed: a build from source, see docs/face_renderer.md",
+    )
+    return Pytorch3dBackend()
+
+
+@pytest.mark.parametrize("distortion", [(), (-0.2, 0.05, 1e-3, -1e-3, 0.0)])
+@pytest.mark.parametrize("pose", [(0.7, 0.1, 40), (1.5, -0.3, -100), (3.0, 0.2, 170)])
+def test_backends_agree(pytorch3d, distortion, pose):
+    x, y, away_deg = pose
+    template, camera = HeadTemplate.load(), front_camera(distortion=distortion)
+    head = head_at(template, x, y, away_deg=away_deg)
+    pixels, _ = camera.project(head.vertices.astype(float))
+    low, high = pixels.min(axis=0).astype(int) - 4, pixels.max(axis=0).astype(int) + 4
+    window = Window(*low, *(high - low))  # of NumPy's integers, as the renderer's are
+    a = cast(EmbreeBackend(), template, camera, head, window)
+    b = cast(pytorch3d, template, camera, head, window)
+    hit = a.triangle >= 0
+    both = hit & (b.triangle >= 0)
+    assert hit.sum() > 150 and ((b.triangle >= 0) != hit).sum() <= max(2, 2e-3 * hit.sum())
+    off_m = np.abs(a.depth_m[both] - b.depth_m[both])
+    assert np.median(off_m) < 1e-4 and np.quantile(off_m, 0.99) < 2e-3
+
+
+def test_backends_agree_on_nothing_behind_the_camera(pytorch3d, template):
+    hits = cast(pytorch3d, template, front_camera(), head_at(template, x=-2.0))
+    assert (hits.triangle == -1).all() and np.isinf(hits.depth_m).all()
+
+
+def test_anonymized_image_is_the_same_with_both_backends(pytorch3d):
+    template, camera = HeadTemplate.load(), front_camera()
+    heads = [head_at(template, 1.2, 0.2, away_deg=30), head_at(template, 2.0, -0.4, track_id=2)]
+    keypoints = np.concatenate([keypoints_of(camera, head, template) for head in heads])
+    image = room()
+    a, b = (
+        FaceRenderer(template, "mesh", name)(image, camera, heads, keypoints, None, 0)
+        for name in ("open3d", "pytorch3d")
+    )
+    off = np.abs(a.image.astype(int) - b.image).max(axis=-1)
+    replaced = (a.image != image).any(axis=-1)
+    assert replaced.sum() > 2000 and (off > 2).sum() < 5e-3 * replaced.sum()

@@ -19,6 +19,10 @@ COMMANDS = {
         "write a bag of a synthetic operating room, with truth",
     ),
     "evaluate": ("disguisor_ros.eval.evaluate", "score an anonymized bag against the truth"),
+    "secure": (
+        "disguisor_ros.security",
+        "SROS2 keys and permissions for the graph of your cameras",
+    ),
     "import": ("disguisor_ros.importers", "turn a public data set into a bag"),
     "demo": ("disguisor_ros.demo", "simulate, anonymize, and make pictures of it"),
     "preview": ("disguisor_ros.eval.media", "contact sheet and video of an anonymized bag"),

@@ -14,6 +14,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import (
@@ -158,6 +159,11 @@ class StageNode(LifecycleNode):
             destroy(topic)
         self._timers_here, self._topics, self._heard = [], [], {}
         return super().on_deactivate(state)
+
+    def destroy_node(self):
+        super().destroy_node()
+        # It would hold rclpy's node, and with it the middleware's shared memory, beyond the end.
+        self._state_machine = None
 
     # Parameters and topics.
 
@@ -399,7 +405,7 @@ class StageNode(LifecycleNode):
 
 
 def run_node(make: Callable[[], StageNode]) -> None:
-    """Run a stage until it is told to stop; exits with 1 when it cannot start."""
+    """Run a stage until it is told to stop; exits with 2 when it cannot work as configured."""
     # Raw images are nobody's business outside this machine unless somebody says so.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     rclpy.init()
@@ -414,7 +420,7 @@ def run_node(make: Callable[[], StageNode]) -> None:
             executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ValueError as error:
+    except (ValueError, ParameterException) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except Exception:
@@ -433,9 +439,9 @@ def run_node(make: Callable[[], StageNode]) -> None:
 
 def _start(node: StageNode) -> int:
     success = TransitionCallbackReturn.SUCCESS
-    if node.trigger_configure() != success or node.trigger_activate() != success:
-        return 1
-    return 0
+    if node.trigger_configure() != success:
+        return 2  # its parameters or models are wrong: starting it again is of no use
+    return 0 if node.trigger_activate() == success else 1
 
 
 def _optional(topic: str) -> bool:
