@@ -23,7 +23,9 @@ def groups_of(bodies, rig=RIG, change=None):
     if change:
         change(keypoints)
     detections = gather_detections(keypoints, rig)
-    label = cluster(detections.view, np.maximum(*affinities(detections, 0.0, np.zeros((len(detections), 0)))))
+    nobody_known = np.zeros((len(detections), 0))
+    straight, mirrored = affinities(detections, 0.0, nobody_known)
+    label = cluster(detections.view, np.maximum(straight, mirrored))
     return detections, label
 
 

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 from room import camera_ring, person, seen
 
-from disguisor_ros.core.skeleton import MIRROR
-from disguisor_ros.core.triangulation import (
-    Observations,
-    Prior,
-    complete,
-    consensus_points,
-    solve,
-    unswap,
-)
+from disguisor_ros.core.refinement import Equations, Held, Prior, solve
+from disguisor_ros.core.skeleton import CORE, MIRROR
+from disguisor_ros.core.triangulation import Observations, complete, consensus_points, unswap
 
 BODY = person(0.3, -0.2, yaw=0.7)
 
@@ -108,11 +102,12 @@ def test_covariance_is_a_covariance_and_long_along_the_ray_of_a_single_view():
 
 def test_a_prediction_fills_in_for_missing_views_but_does_not_hold_back():
     rig = camera_ring(3)
-    sharp = Prior(BODY[None] + [0.3, 0.0, 0.0], np.full((1, 17), 0.03))
+    firm = np.full((1, 17), 0.03**2), np.zeros((1, 17, 3))
+    sharp = Prior(BODY[None] + [0.3, 0.0, 0.0], *firm)
     assert worst_error(estimate(observations(rig), prior=sharp)) < 0.05
     name = next(iter(rig))
     found = observations({name: rig[name]})
-    known = Prior(BODY[None], np.full((1, 17), 0.03))
+    known = Prior(BODY[None], *firm)
     assert worst_error(solve(found, BODY[None] + 0.05, known)) < 0.04
 
 
@@ -121,3 +116,70 @@ def test_feet_stay_above_the_floor():
     result = estimate(observations(camera_ring(2), body=sunk), floor_z_m=0.0)
     free = estimate(observations(camera_ring(2), body=sunk))
     assert result.joints[0, 15:, 2].min() > free.joints[0, 15:, 2].min()
+
+
+def test_a_prior_that_may_have_drifted_holds_back_only_across_the_drift():
+    """Information along the drift is 1 / (v + d^2), across it 1 / v."""
+    prior = Prior(BODY[None], np.full((1, 17), 0.04), np.tile([0.3, 0.0, 0.0], (1, 17, 1)))
+    information = prior.information()[0, 5]
+    assert np.allclose(information, np.diag([1 / 0.13, 25.0, 25.0]))
+    rig = camera_ring(3)
+    prior.joints = prior.joints + [0.3, 0.0, 0.0]
+    assert worst_error(estimate(observations(rig), prior=prior)) < 0.02
+
+
+def test_a_distance_that_was_settled_is_kept():
+    rig = camera_ring(1)
+    found = observations(rig)
+    offset = BODY[CORE] - found.centers[0]
+    far = np.linalg.norm(offset, axis=-1, keepdims=True)
+    pull = offset / far / 9
+    for moved in (-0.4, 0.4):
+        distance = far.mean() + moved
+        origin = pull.sum(axis=0) @ found.centers[0]
+        held = Held(np.array([0]), pull[None], np.array([distance + origin]), np.array([0.01]))
+        start = found.centers[0] + (BODY - found.centers[0]) * (distance / far.mean())
+        joints = solve(found, start[None], held=held).joints[0]
+        kept = np.linalg.norm(joints[CORE] - found.centers[0], axis=-1).mean()
+        assert abs(kept - distance) < 0.02
+
+
+def test_whoever_has_come_to_rest_does_not_change_for_others():
+    """People are solved together, each by himself."""
+    still, moving = observations(camera_ring(3)), observations(camera_ring(3), BODY + 0.5)
+    both = Observations(
+        still.centers,
+        np.concatenate([still.rays, moving.rays]),
+        np.concatenate([still.score, moving.score]),
+    )
+    alone = solve(still, BODY[None])
+    together = solve(both, np.array([BODY, BODY]))
+    assert np.allclose(alone.joints[0], together.joints[0], atol=1e-9)
+    assert np.allclose(alone.covariance[0], together.covariance[0])
+    assert np.linalg.norm(together.joints[1] - BODY - 0.5, axis=-1).max() < 0.02
+
+
+def test_limbs_that_are_eliminated_come_back_as_in_the_whole_system():
+    """Against a plain solution of the 51 equations of one person."""
+    rng = np.random.default_rng(4)
+    blocks = np.tile(np.eye(3) * 900.0, (1, 17, 1, 1)) + 50 * np.eye(3)
+    vector = rng.normal(size=(1, 17, 3)) * 100
+    whole = np.zeros((51, 51))
+    equations = Equations(blocks, vector, BODY[None])
+    core = equations.core[0].reshape(9, 3, 9, 3)
+    by_joint = whole.reshape(17, 3, 17, 3)
+    by_joint[np.ix_(CORE, range(3), CORE, range(3))] = core
+    right = np.zeros((17, 3))
+    right[CORE] = equations.core_vector[0]
+    for k, (pair, root) in enumerate(
+        zip(([7, 9], [8, 10], [13, 15], [14, 16]), (5, 6, 11, 12), strict=True)
+    ):
+        limb = equations.limbs[0, k].reshape(2, 3, 2, 3)
+        by_joint[np.ix_(pair, range(3), pair, range(3))] = limb
+        by_joint[pair[0], :, root] = by_joint[root, :, pair[0]] = equations.link[0, k]
+        right[pair] = equations.limb_vector[0, k].reshape(2, 3)
+    step = equations.step()[0]
+    assert np.allclose(step.ravel(), np.linalg.solve(whole, right.ravel()))
+    inverse = np.linalg.inv(whole).reshape(17, 3, 17, 3)
+    wanted = np.array([inverse[j, :, j] for j in range(17)])
+    assert np.allclose(equations.covariance(np.array([True]))[0], wanted)

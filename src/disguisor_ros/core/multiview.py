@@ -79,8 +79,6 @@ class Scene:
         Of the views.
     expected : list of Prediction
         Of T tracks.
-    anchored : list of bool
-        Of the T tracks: whether their distance was ever measured, by two views or by depth.
     floor : FloorEstimator
         Learns from those that several views see.
     depth : dict of str to DepthView
@@ -91,12 +89,11 @@ class Scene:
         detections: Detections,
         cameras: list[Camera],
         expected: list[Prediction],
-        anchored: list[bool],
         floor: FloorEstimator,
         depth: dict[str, DepthView],
     ):
         self.detections, self.cameras, self.expected = detections, cameras, expected
-        self.anchored, self.floor, self.depth = anchored, floor, depth
+        self.floor, self.depth = floor, depth
 
     def people(self) -> tuple[list[Group], Triangulated]:
         """Groups with at least one detection, and their joints."""
@@ -141,9 +138,11 @@ class Scene:
                 groups[person].detections[int(view[node])] = node
             else:
                 groups[person].track = node - count
+        confused = mirrored > straight
+        suspect = confused.any(axis=1)
         for group in groups:
             members = np.array(list(group.detections.values()), dtype=int)
-            if (mirrored > straight)[np.ix_(members, members)].any():
+            if suspect[members].any() and confused[np.ix_(members, members)].any():
                 turned = mirrored_members(detections, members, self.floor.z_m)
                 group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
         return groups
@@ -235,14 +234,12 @@ class Scene:
         """How far somebody is from the first view that sees him."""
         view, d = next(iter(group.detections.items()))
         order = MIRROR if view in group.mirrored else slice(None)
-        known = group.track is not None
         return settle(
             self.detections.centers[view],
             self.detections.rays[d, order],
             self.detections.score[d, order],
             self.floor.z_m,
-            self.expected[group.track] if known else None,
-            known and self.anchored[group.track],
+            None if group.track is None else self.expected[group.track],
             self.depth.get(self.detections.names[view]),
         )
 
@@ -253,7 +250,7 @@ class Scene:
         at = [next(iter(groups[k].detections)) for k in settled]
         origin = (pull.sum(axis=1) * self.detections.centers[at]).sum(-1)
         distance_m = np.array([one.distance_m for one in settled.values()])
-        sigma_m = np.array([one.sigma_m for one in settled.values()])
+        sigma_m = np.array([one.held_m for one in settled.values()])
         return Held(np.array(list(settled)), pull, distance_m + origin, sigma_m)
 
     def _observations(self, groups: list[Group]) -> Observations:

@@ -13,7 +13,7 @@ from disguisor_ros.core.types import HEAD_JOINTS, DepthView
 
 #: How well depth tells a body's distance, and single joints of it, metres; limbs leave the plane.
 _DEPTH_M = 0.05
-_DEPTH_JOINT_M = np.where(np.arange(17) < 5, 0.1, 0.06)
+_DEPTH_JOINT_M = np.where(np.arange(17) < 5, 0.06, 0.04)
 
 #: A track's distance is never better known than that, metres.
 _TRACK_M = 0.03
@@ -21,15 +21,16 @@ _TRACK_M = 0.03
 #: Standard deviations apart from which two distances contradict each other.
 _CONTRADICTS = 3.0
 
-#: Joints that depth is read at, and how far behind the skin they lie, metres.
-_MEASURED = np.array([0, 1, 2, 3, 4, 5, 6, 11, 12])
+#: How far behind the skin head and trunk lie, metres, and what they count for in finding the
+#: body in a depth image: something mostly stands before hips.
 _SKIN_M = np.array([0.0, 0.02, 0.02, 0.02, 0.02, 0.07, 0.07, 0.09, 0.09])
+_VOTES = np.array([1.0] * 7 + [0.5] * 2)
 
 #: Distances that differ by less than this share belong to one body.
 _SAME_BODY = 0.05
 
-#: A body that lies along the view is this much deep, as a share of the distance.
-_DEEP_BODY = 0.2
+#: A trunk is this much deep along the view; what is farther off is something else, metres.
+_DEEP_BODY_M = 0.15
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Settled:
         Directions from the camera to head and trunk, times weights that sum to 1.
     distance_m, sigma_m : float
         Mean distance of head and trunk, weighted alike, and its standard deviation.
+    held_m : float
+        Standard deviation against what bones and heights still say.
     measured : bool
         Whether depth has confirmed it.
     """
@@ -58,6 +61,7 @@ class Settled:
     pull: np.ndarray
     distance_m: float
     sigma_m: float
+    held_m: float
     measured: bool
 
 
@@ -67,7 +71,6 @@ def settle(
     score: np.ndarray,
     floor_z_m: float | None,
     track: Prediction | None,
-    anchored: bool,
     depth: DepthView | None,
 ) -> Settled:
     """Find out how far away somebody is from all that is known but rays.
@@ -85,9 +88,8 @@ def settle(
     score : ndarray, shape (17,)
     floor_z_m : float, optional
     track : Prediction, optional
-    anchored : bool
-        Whether the track's distance was ever measured: then its body is a better measure of size
-        than any standing adult, whether it stands, sits or lies.
+        A body that was measured is a better measure of size than any standing adult, whether it
+        stands, sits or lies.
     depth : DepthView, optional
     """
     weight = score[CORE] + 0.02
@@ -96,8 +98,9 @@ def settle(
     def distance_of(joints):
         return float(weight @ np.linalg.norm(joints[CORE] - center, axis=-1))
 
-    if track is not None and anchored:
-        body = place(center, rays, score, track.joints[:, 2].mean(), turned(track.joints))
+    anchored = track is not None and track.body is not None
+    if anchored:
+        body = place(center, rays, score, track.body[:, 2].mean(), turned(track.body))
         joints = along_rays(center, rays, score, track.joints)
         joints = np.where(np.isfinite(joints), joints, track.joints)
     else:
@@ -111,12 +114,15 @@ def settle(
         )
     joints = center + (joints - center) * (distance / distance_of(joints))
     expected, own = np.full((17, 3), np.nan), np.full(17, np.inf)
-    if track is not None and anchored:
+    if anchored:
         expected = center + (track.joints - center) * (distance / distance_of(track.joints))
         own = track.variance.copy()
-    moved = to_depth(joints, center, score, depth) if depth is not None else None
+    moved = None
+    if depth is not None:
+        moved = to_depth(joints, center, score, depth, np.sqrt(variance) / distance)
     if moved is not None:
-        measured, noise = distance_of(moved), _DEPTH_M**2
+        moved, agreed = moved
+        measured, noise = distance_of(moved), (_DEPTH_M / agreed) ** 2
         off2 = (measured - distance) ** 2
         if off2 < _CONTRADICTS**2 * (variance + noise):
             distance += variance / (variance + noise) * (measured - distance)
@@ -131,8 +137,9 @@ def settle(
         expected[used], own[used] = joints[used], _DEPTH_JOINT_M[used] ** 2
     offset = joints[CORE] - center
     pull = weight[:, None] * offset / np.linalg.norm(offset, axis=-1, keepdims=True)
-    return Settled(joints, expected, own, pull, distance, float(np.sqrt(variance)),
-                   moved is not None)  # fmt: skip
+    sigma_m = float(np.sqrt(variance))
+    held_m = sigma_m if moved is None else _DEPTH_M
+    return Settled(joints, expected, own, pull, distance, sigma_m, held_m, moved is not None)
 
 
 def _variance_along(track: Prediction, center: np.ndarray, weight: np.ndarray) -> float:
@@ -166,8 +173,8 @@ def along_rays(
 
 
 def to_depth(
-    joints: np.ndarray, center: np.ndarray, score: np.ndarray, view: DepthView
-) -> np.ndarray | None:
+    joints: np.ndarray, center: np.ndarray, score: np.ndarray, view: DepthView, share: float
+) -> tuple[np.ndarray, float] | None:
     """Move joints that one view sees along their rays, to where a depth image shows the body.
 
     What stands in front hides parts of a body, so the joints vote: the largest set of them that
@@ -181,14 +188,19 @@ def to_depth(
         Of the camera that saw the joints.
     score : ndarray, shape (17,)
     view : DepthView
+    share : float
+        Standard deviation of the guessed distance, as a share of it.
 
     Returns
     -------
-    ndarray, shape (17, 3), or None
-        None where depth says nothing about this person.
+    joints : ndarray, shape (17, 3)
+    agreed : float
+        Share of the votes that were for this distance, 0 to 1.
+
+    None where depth says nothing about this person.
     """
-    known = (score[_MEASURED] > 0) & np.isfinite(joints[_MEASURED, 0])
-    used = _MEASURED[known]
+    known = (score[CORE] > 0) & np.isfinite(joints[CORE, 0])
+    used = CORE[known]
     if len(used) < 2:
         return None
     offset = joints[used] - center
@@ -199,15 +211,17 @@ def to_depth(
     if np.isfinite(factor).sum() < max(2, len(used) / 3):
         return None
     alike = np.abs(factor[:, None] - factor[None]) < _SAME_BODY
-    votes = alike.sum(axis=1) - np.nan_to_num(np.abs(factor - 1.0), nan=1.0)
+    surprise = np.minimum(np.abs(np.nan_to_num(factor, nan=2.0) - 1.0) / share, _CONTRADICTS)
+    votes = alike @ _VOTES[known] - 0.25 * surprise**2
     best = alike[int(votes.argmax())]
     if best.sum() < 2:
         return None
     common = np.median(factor[best])
     each = np.full(17, common)
-    near = (np.abs(factor / common - 1.0) < _DEEP_BODY) & (used > max(HEAD_JOINTS))
+    near = (np.abs(factor - common) * placed < _DEEP_BODY_M) & (used > max(HEAD_JOINTS))
     each[used[near]] = factor[near]
-    return center + (joints - center) * each[:, None]
+    agreed = _VOTES[known][best].sum() / _VOTES[known].sum()
+    return center + (joints - center) * each[:, None], float(agreed)
 
 
 def surface_distances(center: np.ndarray, rays: np.ndarray, view: DepthView) -> np.ndarray:

@@ -99,7 +99,6 @@ class PoseEstimator:
             detections,
             [cameras[name] for name in detections.names],
             expected,
-            [track.anchored for track in self.tracks],
             self._floor,
             depth or {},
         )
@@ -137,8 +136,9 @@ class PoseEstimator:
         """
         for k, group in enumerate(groups):
             if group.track is not None:
-                there, track = expected[group.track].joints, self.tracks[group.track]
-                if body_distance(result.joints[k], there) > _reach_m(track, group, stamp_ns):
+                there, track = expected[group.track], self.tracks[group.track]
+                reach_m = _reach_m(track, there, group, stamp_ns)
+                if body_distance(result.joints[k], there.joints) > reach_m:
                     group.track = None
         fresh = [k for k, group in enumerate(groups) if group.track is None]
         taken = {group.track for group in groups}
@@ -148,7 +148,10 @@ class PoseEstimator:
         there = np.array([expected[t].joints for t in lost])
         apart = body_distance(result.joints[fresh][:, None], there[None])
         reach = np.array(
-            [[_reach_m(self.tracks[t], groups[k], stamp_ns) for t in lost] for k in fresh]
+            [
+                [_reach_m(self.tracks[t], expected[t], groups[k], stamp_ns) for t in lost]
+                for k in fresh
+            ]
         )
         cost = np.where(apart < reach, apart, _FAR_M)
         for row, column in zip(*linear_sum_assignment(cost), strict=True):
@@ -177,12 +180,16 @@ class PoseEstimator:
             )
         else:
             track = Track(
-                self._next_id, result.joints[k], result.covariance[k], stamp_ns, drift=group.drift
+                self._next_id,
+                result.joints[k],
+                result.covariance[k],
+                stamp_ns,
+                drift=group.drift,
+                body=result.joints[k] if group.anchored else None,
             )
             self._next_id += 1
             self.tracks.append(track)
         track.age += 1
-        track.anchored |= group.anchored
         track.cameras = {detections.names[view] for view in group.detections}
         return Person3D(
             track_id=track.track_id,
@@ -236,12 +243,14 @@ def _outer(vectors: np.ndarray) -> np.ndarray:
     return vectors[:, :, None] * vectors[:, None, :]
 
 
-def _reach_m(track: Track, group: Group, stamp_ns: int) -> float:
+def _reach_m(track: Track, expected: Prediction, group: Group, stamp_ns: int) -> float:
     """How far from where a track expects its person he may be found, metres.
 
     A stray detection in one view must not take away the track of somebody who is merely not
-    detected, and with it the cover of his face.
+    detected, and with it the cover of his face. Along the ray of the one view that saw him last he
+    may be farther off.
     """
+    drift = 2.0 * float(np.linalg.norm(track.drift, axis=1).mean())
     if len(group.detections) < 2 and track.anchored:
-        return _REACH_M
-    return min(_REACH_M + _SPEED * track.missed_s(stamp_ns), 1.5)
+        return min(_REACH_M + 0.5 * drift + np.sqrt(expected.body_variance), 1.0)
+    return min(_REACH_M + drift + _SPEED * track.missed_s(stamp_ns), 1.5)

@@ -18,8 +18,8 @@ _TURN_SIGMA = np.deg2rad(40.0)
 
 #: How rarely people lean, radians; how they differ in size; how high they stand, metres.
 _LEAN_SIGMA = 0.35
-_SIZE_SIGMA = 0.055
-_HEIGHT_SIGMA_M = 0.10
+_SIZE_SIGMA = 0.07
+_HEIGHT_SIGMA_M = 0.06
 
 #: Residual in standard deviations from which a joint counts for less.
 _ROBUST = 2.0
@@ -39,6 +39,7 @@ _MISFIT = 1.2
 
 _SIGMA_M = np.hypot(POSE_SIGMA_M, 0.03)
 _SIGMA_M[[5, 6, 11, 12]] = 0.06
+_SIGMA_M[[15, 16]] = 0.12
 
 
 def _bodies() -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Most likely joints of many persons at once: rays, bones, postures, floor and predictions.
 
-A body is a core (head and trunk, 9 joints) with four limbs of two joints, each tied to the core by
-one bone. Limbs are eliminated first, so that only 27 of the 51 coordinates are solved for together.
+A body is a core (head and trunk, 9 joints) with four limbs of two joints, each tied to the core
+by one bone. Limbs are eliminated first: only 27 of the 51 coordinates are solved for together.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class _Problem:
             self.pull[persons], self.distance_m[persons], self.firmness[persons],
         )  # fmt: skip
 
-    def linearized(self, joints: np.ndarray) -> _Equations:
+    def linearized(self, joints: np.ndarray) -> Equations:
         """Normal equations at joints, shape (P, 17, 3)."""
         factor = _ray_factor(self.observations, joints)
         total = (factor[..., None] * self.rays).sum(axis=1)
@@ -243,7 +243,7 @@ class _Problem:
         if self.floor_z_m is not None:
             _add_heights(blocks, vector, joints, self.floor_z_m, self.lonely)
         vector = vector - (blocks @ joints[..., None])[..., 0]
-        equations = _Equations(blocks, vector, joints)
+        equations = Equations(blocks, vector, joints)
         equations.add_arms(joints, axes)
         if self.firmness.any():
             equations.hold(self.pull, self.distance_m, self.firmness, joints)
@@ -314,7 +314,7 @@ def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -
         vector[sunk, 2] += (floor_z_m + _SOLE_M) / 0.05**2
 
 
-class _Equations:
+class Equations:
     """Normal equations of P persons: core, limbs, and the bones between them.
 
     Parameters

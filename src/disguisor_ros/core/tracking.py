@@ -44,12 +44,16 @@ class Prediction:
     drift : ndarray, shape (17, 3), metres
         One standard deviation of a shift of all joints together along the rays of the one view
         that saw them.
+    body : ndarray, shape (17, 3), metres, world, or None
+        Joints when the distance was last measured: what the person's size and height are known
+        from. None if it never was.
     """
 
     joints: np.ndarray
     variance: np.ndarray
     body_variance: float
     drift: np.ndarray
+    body: np.ndarray | None
 
 
 @dataclass
@@ -74,8 +78,8 @@ class Track:
         Of place and velocity in that filter, per axis.
     drift : ndarray, shape (17, 3), metres
         See :class:`Prediction`.
-    anchored : bool
-        Whether the distance was ever measured, by two views or by depth.
+    body : ndarray, shape (17, 3), or None
+        See :class:`Prediction`.
     vain_s : float
         Seconds in which these cameras have looked and not found the person.
     age, hits : int
@@ -94,11 +98,16 @@ class Track:
     body_lag: np.ndarray = field(default_factory=lambda: np.zeros(3))
     body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.5**2]))
     drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
-    anchored: bool = False
+    body: np.ndarray | None = None
     age: int = 0
     hits: int = 1
     vain_s: float = 0.0
     cameras: set[str] = field(default_factory=set)
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the distance was ever measured, by two views or by depth."""
+        return self.body is not None
 
     def missed_s(self, stamp_ns: int) -> float:
         """Seconds since the person was last seen."""
@@ -117,7 +126,9 @@ class Track:
         variance += 0.25 * (_ACCELERATION * min(elapsed, _HORIZON_S) ** 2) ** 2
         moved = walking * moving + (self.velocity - walking) * swinging
         speed2 = self.body_covariance[1, 1] + _STROLL**2
-        return Prediction(self.joints + moved, variance, speed2 * elapsed**2, self.drift)
+        return Prediction(
+            self.joints + moved, variance, speed2 * elapsed**2, self.drift, self.body
+        )
 
     def _walking(self) -> np.ndarray:
         """Velocity of the body as far as it is more than noise (James-Stein), shape (3,), m/s."""
@@ -132,27 +143,31 @@ class Track:
         stamp_ns: int,
         expected: Prediction,
         measured: bool = True,
-        drift: np.ndarray | float = 0.0,
+        drift: np.ndarray | None = None,
     ) -> None:
         """Take over joints that were estimated with the prediction as prior.
 
         Where the distance was guessed and not measured, a change of it is no motion.
         """
         elapsed = self.missed_s(stamp_ns)
+        drift = np.zeros((17, 3)) if drift is None else drift
         if elapsed > 0 and not measured:
             self.velocity = self.velocity * np.exp(-elapsed / _FADE_S)
             self.body_velocity = self.body_velocity * np.exp(-elapsed / _FADE_S)
         elif elapsed > 0:
             motion = self.velocity_variance + (_ACCELERATION * min(elapsed, _HORIZON_S)) ** 2
-            noise = _per_axis(covariance) + expected.variance
+            # A distance that was guessed, before or now, is no place to tell a motion from.
+            guessed = (self.drift**2).sum(-1) + (drift**2).sum(-1)
+            noise = _per_axis(covariance) + expected.variance + guessed
             gain = motion * elapsed**2 / (motion * elapsed**2 + noise)
             fading = np.exp(-elapsed / _FADE_S)
             change = (gain / elapsed)[:, None] * (joints - expected.joints)
             self.velocity = self.velocity * fading + change
             self.velocity_variance = np.clip(motion * (1.0 - gain), 0.05**2, 1.5**2)
-            self._measure_body(joints - self.joints, _per_axis(covariance), elapsed)
+            self._measure_body(joints - self.joints, _per_axis(covariance) + guessed, elapsed)
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
-        self.drift = np.broadcast_to(drift, (17, 3))
+        self.drift = drift
+        self.body = joints if measured else self.body
         self.hits += 1
         self.vain_s = 0.0
 
