@@ -28,8 +28,11 @@ from disguisor_ros.core.triangulation import residuals as ray_residuals
 #: No joint is nearer to the floor, metres.
 _SOLE_M = 0.03
 
-#: Joints that move less have come to rest, metres.
-_STILL_M = 0.006
+#: Joints that move less have come to rest, metres: the next step would be a tenth of that.
+_STILL_M = 0.02
+
+#: Whom one view sees starts from a fitted body; what has not come to rest soon is nobody.
+_HELD_ITERATIONS = 4
 
 #: How closely a distance that was settled beforehand is kept, in its standard deviations: bones
 #: and heights have been heard, but only for stiff bodies.
@@ -157,10 +160,8 @@ def solve(
         equations = problem.linearized(joints[moving])
         step = np.clip(equations.step(), -0.5, 0.5)
         joints[moving] += step
-        if k + 1 == iterations:
-            still = np.ones(len(moving), dtype=bool)
-        else:
-            still = np.abs(step).max(axis=(1, 2)) < _STILL_M
+        still = np.abs(step).max(axis=(1, 2)) < _STILL_M
+        still |= k + 1 >= np.where(problem.firmness > 0, _HELD_ITERATIONS, iterations)
         if still.any():
             covariance[moving[still]] = equations.covariance(still)
             if still.all():
