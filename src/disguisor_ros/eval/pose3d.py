@@ -1,4 +1,4 @@
-"""Cost of pose3d against the number of cameras and people."""
+"""Cost of pose3d against the number of cameras and people; how well it does on a simulated bag."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.skeleton import STANDING_M
 from disguisor_ros.errors import UserError
+from disguisor_ros.eval.pose3d_bag import measure_bag, print_bag
 
 #: What one curve varies while the other number stays as asked.
 _CAMERAS = (1, 2, 4, 6, 8, 12, 16)
@@ -30,12 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--persons", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--frames", type=int, default=60, help="per setting; default: %(default)s")
     parser.add_argument(
+        "--bag", type=Path, help="bag of 'disguisor simulate': measure who is found in it instead"
+    )
+    parser.add_argument(
         "--json", type=Path, help="write the figures here, and a plot (.png) beside"
     )
 
 
 def main(args: argparse.Namespace) -> int:
     """Measure the asked setting and how cost grows from it; print, write and plot."""
+    if args.bag is not None:
+        figures = {
+            "with depth": measure_bag(args.bag, True),
+            "without depth": measure_bag(args.bag, False),
+        }
+        print_bag(figures)
+        _write(figures, args.json)
+        return 0
     for name, most in (("cameras", 16), ("persons", 50), ("frames", 10000)):
         value = getattr(args, name)
         if not 1 <= value <= most:
@@ -52,14 +64,20 @@ def main(args: argparse.Namespace) -> int:
     asked = next(r for r in rows if (r["cameras"], r["persons"]) == (args.cameras, args.persons))
     figures = {**asked, "growth": rows}
     _print(rows)
+    _write(figures, args.json)
     if args.json is not None:
-        try:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-            plot(figures, args.json.with_suffix(".png"))
-        except OSError as error:
-            raise UserError(f"{args.json}: cannot be written: {error}") from error
+        plot(figures, args.json.with_suffix(".png"))
     return 0
+
+
+def _write(figures: dict, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error}") from error
 
 
 def measure(cameras: int, persons: int, frames: int) -> dict:

@@ -118,7 +118,7 @@ def measure_bag(bag: Path, depth: bool) -> dict:
         deviations along the ray).
     """
     estimator = PoseEstimator()
-    tally = _Tally()
+    tally = Tally()
     for instant in instants(bag):
         people = estimator(
             instant.keypoints, instant.cameras, instant.stamp_ns, instant.depth if depth else {}
@@ -147,7 +147,7 @@ def views_of(instant: Instant) -> dict[int, int]:
     return count
 
 
-class _Tally:
+class Tally:
     """Counts over the instants of a recording."""
 
     def __init__(self):
