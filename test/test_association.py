@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from room import camera_ring, person, seen
 
 from disguisor_ros.core.association import (
+    RayPairs,
     affinities,
     checked_keypoints,
     cluster,
     gather_detections,
     mirrored_members,
+    pair_affinity,
 )
 from disguisor_ros.core.skeleton import MIRROR
 
@@ -108,3 +110,15 @@ def test_no_person_has_two_detections_of_a_view(views, seed):
     label = cluster(view, affinity + affinity.T)
     assert label.shape == view.shape
     assert len({*zip(label, view, strict=True)}) == len(view)
+
+
+def test_two_people_whose_rays_cross_high_up_are_not_one():
+    """Rays that agree far over the heads of standing people make nobody."""
+    rig = {name: RIG[name] for name in list(RIG)[:2]}
+    value = {}
+    for rise in (0.0, 0.2, 0.75):  # on the floor, on a step, and in the air
+        lifted = person(0.3, 0.1) + [0, 0, rise]
+        found = gather_detections(seen([lifted], rig), rig)
+        pairs = RayPairs(found, np.array([0]), np.array([1]))
+        value[rise] = pair_affinity(pairs, 0.0)[0]
+    assert value[0.0] > 0.9 and value[0.2] > 0.5 and value[0.75] < 0.0

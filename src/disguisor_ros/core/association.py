@@ -14,9 +14,11 @@ from disguisor_ros.core.skeleton import (
     BONE_B,
     BONE_LENGTH_M,
     BONE_SIGMA_M,
+    HEIGHT_SIGMA_M,
     MATCH_SIGMA_M,
     MIRROR,
     PIXEL_SIGMA,
+    STANDING_M,
 )
 
 #: Keypoints with a lower score count as missing.
@@ -386,10 +388,12 @@ def _agreement2(residual2: np.ndarray) -> np.ndarray:
 
 
 def _off_the_floor(points: np.ndarray, weight: np.ndarray, floor_z_m: float) -> np.ndarray:
-    """Penalty for bodies under the floor or over two metres up, shape (K,)."""
+    """Penalty for bodies under the floor or higher than people stand, shape (K,)."""
+    total = np.maximum(weight.sum(axis=1), 1e-9)
     height = points[..., 2] - floor_z_m
     outside = np.clip(np.maximum(-0.25 - height, height - 2.2) / 0.2, 0.0, 3.0)
-    return (outside * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
+    taller = ((height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M * weight).sum(axis=1) / total
+    return (outside * weight).sum(axis=1) / total + 0.3 * np.clip(taller - 1.7, 0.0, 5.0)
 
 
 def cluster(
