@@ -9,12 +9,11 @@ from room import camera_ring, person, seen
 from disguisor_ros.core.association import (
     RayPairs,
     affinities,
-    checked_keypoints,
     cluster,
-    gather_detections,
     mirrored_members,
     pair_affinity,
 )
+from disguisor_ros.core.detections import checked_keypoints, gather_detections
 from disguisor_ros.core.skeleton import MIRROR
 
 RIG = camera_ring(3)

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from disguisor_ros.core.association import (
-    Detections,
     affinities,
     cluster,
-    extent_area,
     mirrored_members,
-    similarity,
     track_affinity,
 )
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.detections import Detections, extent_area, similarity
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.placement import Settled, settle
 from disguisor_ros.core.refinement import Held, Prior, solve

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from disguisor_ros.core.association import Detections, gather_detections
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.detections import Detections, gather_detections
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.multiview import Group, Scene
 from disguisor_ros.core.tracking import Prediction, Track, body_distance
