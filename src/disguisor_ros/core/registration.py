@@ -73,6 +73,9 @@ FORGET_S = 1.0
 STILL_S = 3.0
 STILL_SIGMA_M = 0.015
 
+#: A head whose keypoints want it farther than this from there is looked for in both places.
+FOLLOWED_M = 0.12
+
 
 @dataclass
 class Registration:
@@ -101,20 +104,19 @@ class Registration:
 
 @dataclass
 class _Still:
-    """Where a head was when its own keypoints and the depth last agreed.
+    """Where depth last showed a head.
 
     Parameters
     ----------
     head : Head
-    seen_ns : int
-        When that was.
     stamp_ns : int
-        When depth last agreed that it is still there.
+    seen_ns : int
+        When the head's own keypoints last agreed.
     """
 
     head: Head
-    seen_ns: int
     stamp_ns: int
+    seen_ns: int
 
     def turned(self, stamp_ns: int) -> float:
         """Variance of the rotation since the head was seen, square radians.
@@ -177,7 +179,10 @@ class HeadRegistrar:
             others = np.delete(centers, i, axis=0)
             head, found = self._found(body.head, others, depth, stamp_ns)
             heads.append(self._filtered(head, found, stamp_ns))
-            if found is not None and body.head.method == "keypoints" and head is body.head:
+            if found is not None and head is not body.head:
+                still = self._still[head.track_id]
+                still.head, still.stamp_ns = heads[-1], stamp_ns
+            elif found is not None and head.method == "keypoints":
                 self._still[head.track_id] = _Still(heads[-1], stamp_ns, stamp_ns)
         return heads
 
@@ -193,20 +198,35 @@ class HeadRegistrar:
             expected = track.predicted(stamp_ns) if track is not None else None
             found = self._read(head, others, depth, expected)
         sure = found is not None and plausible(head, found)
-        still = self._still.get(head.track_id)
-        if still is not None and not (sure and head.method == "keypoints"):
-            before = replace(still.head, sigma_m=STILL_SIGMA_M)
+        before = self._followed(head.track_id, stamp_ns)
+        if before is not None and not (sure and head.method == "keypoints" and near(before, found)):
             again = self._read(before, others, depth)
-            better = not sure or (again is not None and again.fitness > found.fitness)
-            if again is not None and better and plausible(before, again):
-                still.stamp_ns = stamp_ns
-                again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
+            if again is not None and plausible(before, again) and (
+                not sure or head.method != "keypoints" or again.fitness >= found.fitness
+            ):
+                turned = self._still[head.track_id].turned(stamp_ns)
+                again.covariance[3:, 3:] += turned * np.eye(3)
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
                 head = replace(head, sigma_m=max(head.sigma_m, CONTRADICTED_SIGMA_M))
             found = None
         return head, found
+
+    def _followed(self, track_id: int, stamp_ns: int) -> Head | None:
+        """Where a head should be by now that the depth showed a moment ago."""
+        still = self._still.get(track_id)
+        if still is None:
+            return None
+        track = self._filters.get(still.head.track_id)
+        tf_world_head = still.head.tf_world_head.copy()
+        if track is not None and track.stamp_ns == still.stamp_ns:
+            tf_world_head[:3, :3], tf_world_head[:3, 3] = track.predicted(stamp_ns)
+        scale = head_scale(still.head, self.template)
+        vertices = self.template.place(tf_world_head, scale)
+        return replace(
+            still.head, tf_world_head=tf_world_head, vertices=vertices, sigma_m=STILL_SIGMA_M
+        )
 
     def _read(self, head: Head, others, depth, expected=None) -> Registration | None:
         """Gather the depth around a head and register it to that."""
@@ -266,6 +286,12 @@ class HeadRegistrar:
             head.track_id, tf_world_head, self.template.place(tf_world_head, scale), sigma,
             method, confidence,
         )  # fmt: skip
+
+
+def near(head: Head, found: Registration) -> bool:
+    """Whether a registration lies where depth leads one to expect the head."""
+    shift = np.linalg.norm(found.translation - head.tf_world_head[:3, 3])
+    return bool(shift <= FOLLOWED_M)
 
 
 def plausible(head: Head, found: Registration) -> bool:
