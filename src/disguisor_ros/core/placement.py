@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from disguisor_ros.core.posture import place, turned
-from disguisor_ros.core.skeleton import CORE
+from disguisor_ros.core.skeleton import CORE, POSE_SIGMA_M
 from disguisor_ros.core.tracking import Prediction
 from disguisor_ros.core.types import HEAD_JOINTS, DepthView
 
@@ -42,7 +42,8 @@ class Settled:
     joints : ndarray, shape (17, 3), metres, world
         First guess.
     expected : ndarray, shape (17, 3), metres, world
-        Where joints are expected at that distance, NaN where they are not.
+        Where joints are expected at that distance: as the track has them, else in the posture
+        that suits the rays best.
     variance : ndarray, shape (17,), square metres
         Of that.
     pull : ndarray, shape (9, 3)
@@ -92,12 +93,7 @@ def settle(
         stands, sits or lies.
     depth : DepthView, optional
     """
-    weight = score[CORE] + 0.02
-    weight /= weight.sum()
-
-    def distance_of(joints):
-        return float(weight @ np.linalg.norm(joints[CORE] - center, axis=-1))
-
+    span = _Span(center, score)
     anchored = track is not None and track.body is not None
     if anchored:
         body = place(center, rays, score, track.body[:, 2].mean(), turned(track.body))
@@ -106,23 +102,18 @@ def settle(
     else:
         body = place(center, rays, score, floor_z_m)
         joints = body.joints
-    distance = distance_of(body.joints)
+    distance = span.of(body.joints)
     variance = (body.share * distance) ** 2
     if track is not None:
-        distance, variance = _mixed(
-            distance_of(track.joints), _variance_along(track, center, weight), distance, variance
-        )
-    joints = center + (joints - center) * (distance / distance_of(joints))
-    expected, own = np.full((17, 3), np.nan), np.full(17, np.inf)
-    if anchored:
-        expected = center + (track.joints - center) * (distance / distance_of(track.joints))
-        own = track.variance.copy()
+        there, known = span.of(track.joints), span.variance(track)
+        distance, variance = _mixed(there, known, distance, variance)
+    joints = span.scaled(joints, distance)
     moved = None
     if depth is not None:
         moved = to_depth(joints, center, score, depth, np.sqrt(variance) / distance)
     if moved is not None:
         moved, agreed = moved
-        measured, noise = distance_of(moved), (_DEPTH_M / agreed) ** 2
+        measured, noise = span.of(moved), (_DEPTH_M / agreed) ** 2
         off2 = (measured - distance) ** 2
         if off2 < _CONTRADICTS**2 * (variance + noise):
             distance += variance / (variance + noise) * (measured - distance)
@@ -131,23 +122,44 @@ def settle(
             moved, variance = None, variance + off2 / 4
         else:
             distance, variance = measured, noise + off2 / 4
+    joints = span.scaled(joints if moved is None else moved, distance)
+    expected = span.scaled(track.joints, distance) if anchored else joints.copy()
+    own = (track.variance if anchored else POSE_SIGMA_M**2).copy()
     if moved is not None:
-        joints = center + (moved - center) * (distance / distance_of(moved))
         used = CORE[score[CORE] > 0]
         expected[used], own[used] = joints[used], _DEPTH_JOINT_M[used] ** 2
-    offset = joints[CORE] - center
-    pull = weight[:, None] * offset / np.linalg.norm(offset, axis=-1, keepdims=True)
     sigma_m = float(np.sqrt(variance))
     held_m = sigma_m if moved is None else _DEPTH_M
-    return Settled(joints, expected, own, pull, distance, sigma_m, held_m, moved is not None)
+    return Settled(
+        joints, expected, own, span.pull(joints), distance, sigma_m, held_m, moved is not None
+    )
 
 
-def _variance_along(track: Prediction, center: np.ndarray, weight: np.ndarray) -> float:
-    """Variance of the distance at which a track is expected, square metres."""
-    offset = track.joints[CORE] - center
-    ray = offset / np.linalg.norm(offset, axis=-1, keepdims=True)
-    drift = weight @ np.abs((ray * track.drift[CORE]).sum(-1))
-    return drift**2 + track.body_variance + _TRACK_M**2
+class _Span:
+    """Distance of a body from a camera: that of head and trunk, those that are seen above all."""
+
+    def __init__(self, center: np.ndarray, score: np.ndarray):
+        self.center = center
+        self.weight = score[CORE] + 0.02
+        self.weight /= self.weight.sum()
+
+    def of(self, joints: np.ndarray) -> float:
+        """Distance of joints, shape (17, 3), metres."""
+        return float(self.weight @ np.linalg.norm(joints[CORE] - self.center, axis=-1))
+
+    def scaled(self, joints: np.ndarray, distance_m: float) -> np.ndarray:
+        """Joints moved along their rays to a distance."""
+        return self.center + (joints - self.center) * (distance_m / self.of(joints))
+
+    def pull(self, joints: np.ndarray) -> np.ndarray:
+        """How the distance changes with each joint of the core, shape (9, 3)."""
+        offset = joints[CORE] - self.center
+        return self.weight[:, None] * offset / np.linalg.norm(offset, axis=-1, keepdims=True)
+
+    def variance(self, track: Prediction) -> float:
+        """Variance of the distance at which a track is expected, square metres."""
+        drift = np.abs((self.pull(track.joints) * track.drift[CORE]).sum(-1)).sum()
+        return float(drift**2 + track.body_variance + _TRACK_M**2)
 
 
 def _mixed(a: float, variance_a: float, b: float, variance_b: float) -> tuple[float, float]:

@@ -34,6 +34,9 @@ _OWN = 0.5
 #: people in other views, MVOR and or_holistic alike; no annotation).
 _SHARE_FLOOR, _SHARE_SIZE = 0.06, 0.13
 
+#: So many postures are fitted to the end.
+_KEPT = 24
+
 #: Mean robust cost of a joint from which the body is none that was tried.
 _MISFIT = 1.2
 
@@ -117,48 +120,91 @@ def place(
     postures : tuple of ndarray, shapes (H, 17, 3) and (H,)
         Bodies over a floor at height 0, and what each costs.
     """
-    bodies, price = postures
-    seen = np.nonzero(score > 0)[0]
-    ray, weight = rays[seen], score[seen]
-    body = bodies[:, seen]
-    across = np.eye(3) - ray[:, :, None] * ray[:, None, :]
-    body_across = (across @ body[..., None])[..., 0]
-    center_across = across @ center
-    size_own, size_pull = (body * body_across).sum(-1), body_across @ center[:, None]
-    robust = np.ones(body.shape[:2])
-    upright = np.full(len(body), 0.0 if floor_z_m is None else 1.0)
-    floor = 0.0 if floor_z_m is None else floor_z_m
-    for _ in range(3):
-        w = robust * (weight / _SIGMA_M[seen] ** 2)
-        normal, vector = np.empty((len(body), 4, 4)), np.empty((len(body), 4))
-        normal[:, :3, :3] = (w @ across.reshape(-1, 9)).reshape(-1, 3, 3)
-        normal[:, :3, 3] = normal[:, 3, :3] = (w[:, None] @ body_across)[:, 0]
-        normal[:, 3, 3] = (w * size_own).sum(1) + _SIZE_SIGMA**-2
-        normal[:, 2, 2] += upright / _HEIGHT_SIGMA_M**2
-        normal += 1e-6 * np.eye(4)
-        vector[:, :3] = w @ center_across
-        vector[:, 2] += upright * floor / _HEIGHT_SIGMA_M**2
-        vector[:, 3] = (w * size_pull[..., 0]).sum(1) + _SIZE_SIGMA**-2
-        place_size = np.linalg.solve(normal, vector[..., None])[..., 0]
-        offset = place_size[:, None, :3] + place_size[:, 3, None, None] * body - center
-        depth = (offset * ray).sum(-1)
-        aside2 = np.maximum((offset**2).sum(-1) - depth**2, 0.0)
-        error2 = np.where(depth > _NEAREST_M, aside2 / _SIGMA_M[seen] ** 2, 25.0)
-        robust = 1.0 / (1.0 + error2 / _ROBUST**2)
-        height2 = ((place_size[:, 2] - floor) / _HEIGHT_SIGMA_M) ** 2
-        if floor_z_m is not None:
-            upright = 1.0 / (1.0 + height2 / _ROBUST**2)
-    misfit = _ROBUST**2 * np.log1p(error2 / _ROBUST**2) @ weight
-    distance = np.maximum(depth @ weight / weight.sum(), 0.05)
-    cost = misfit - 4.0 * _OWN * weight.sum() * np.log(distance) + price
-    cost += ((place_size[:, 3] - 1.0) / _SIZE_SIGMA) ** 2
-    if floor_z_m is not None:
-        cost += _ROBUST**2 * np.log1p(height2 / _ROBUST**2)
-    best = int(cost.argmin())
-    joints = place_size[best, :3] + place_size[best, 3] * bodies[best]
-    joints[seen] = center + np.maximum(depth[best], _NEAREST_M)[:, None] * ray
-    likely = np.exp(0.5 * (cost[best] - cost))
-    spread2 = likely @ np.log(distance / distance[best]) ** 2 / likely.sum()
+    fit = _Fit(center, rays, score, floor_z_m, postures)
+    fit.step()
+    fit.keep(_KEPT)
+    fit.step()
+    fit.step()
+    best = int(fit.cost.argmin())
+    seen = fit.seen
+    joints = fit.solution[best, :3] + fit.solution[best, 3] * fit.bodies[best]
+    joints[seen] = center + np.maximum(fit.depth[best], _NEAREST_M)[:, None] * fit.ray
+    likely = np.exp(0.5 * (fit.cost[best] - fit.cost))
+    spread2 = likely @ np.log(fit.distance / fit.distance[best]) ** 2 / likely.sum()
     share = _SHARE_SIZE if floor_z_m is None else _SHARE_FLOOR
-    share = np.sqrt(share**2 + spread2) * np.hypot(1.0, misfit[best] / weight.sum() / _MISFIT)
+    share = np.sqrt(share**2 + spread2) * np.hypot(1.0, fit.misfit[best] / _MISFIT)
     return Placement(joints, float(min(share, 0.5)))
+
+
+class _Fit:
+    """Position and size of H stiff bodies, fitted to the J rays of one view.
+
+    Attributes
+    ----------
+    seen : ndarray, shape (J,), int
+        Joints that have a ray.
+    solution : ndarray, shape (H, 4)
+        Where the bodies' origin is, metres, world, and their size.
+    depth : ndarray, shape (H, J), metres
+        How far along its ray each joint is.
+    distance, misfit, cost : ndarray, shape (H,)
+        Mean depth, mean robust cost of a joint, and twice the negative logarithm of how likely the
+        body is.
+    """
+
+    def __init__(self, center, rays, score, floor_z_m, postures):
+        self.seen = np.nonzero(score > 0)[0]
+        self.center, self.ray, self.weight = center, rays[self.seen], score[self.seen]
+        self.has_floor, self.floor = floor_z_m is not None, floor_z_m or 0.0
+        self.bodies, self.price = postures
+        self.sigma2 = _SIGMA_M[self.seen] ** 2
+        self.across = np.eye(3) - self.ray[:, :, None] * self.ray[:, None, :]
+        self.body = self.bodies[:, self.seen]
+        self.body_across = (self.across @ self.body[..., None])[..., 0]
+        self.size_own = (self.body * self.body_across).sum(-1)
+        self.size_pull = self.body_across @ self.center
+        self.robust = np.ones(self.body.shape[:2])
+        self.upright = np.full(len(self.body), 1.0 * self.has_floor)
+
+    def keep(self, count: int) -> None:
+        """Go on with the likeliest bodies only."""
+        if len(self.cost) <= count:
+            return
+        best = np.argpartition(self.cost, count)[:count]
+        for name in (
+            "bodies", "price", "body", "body_across", "size_own", "size_pull", "robust", "upright",
+        ):  # fmt: skip
+            setattr(self, name, getattr(self, name)[best])
+
+    def step(self) -> None:
+        """Solve for position and size, then weigh anew."""
+        weight = self.robust * (self.weight / self.sigma2)
+        pull = (weight[:, None] @ self.body_across)[:, 0]
+        normal, vector = np.empty((len(weight), 4, 4)), np.empty((len(weight), 4))
+        normal[:, :3, :3] = (weight @ self.across.reshape(-1, 9)).reshape(-1, 3, 3)
+        normal[:, :3, 3] = normal[:, 3, :3] = pull
+        normal[:, 3, 3] = (weight * self.size_own).sum(1) + _SIZE_SIGMA**-2
+        normal[:, 2, 2] += self.upright / _HEIGHT_SIGMA_M**2
+        normal += 1e-6 * np.eye(4)
+        vector[:, :3] = weight @ (self.across @ self.center)
+        vector[:, 2] += self.upright * self.floor / _HEIGHT_SIGMA_M**2
+        vector[:, 3] = (weight * self.size_pull).sum(1) + _SIZE_SIGMA**-2
+        self.solution = np.linalg.solve(normal, vector[..., None])[..., 0]
+        self._weigh()
+
+    def _weigh(self) -> None:
+        position, size = self.solution[:, None, :3], self.solution[:, 3]
+        offset = position + size[:, None, None] * self.body - self.center
+        self.depth = (offset * self.ray).sum(-1)
+        aside2 = np.maximum((offset**2).sum(-1) - self.depth**2, 0.0)
+        error2 = np.where(self.depth > _NEAREST_M, aside2 / self.sigma2, 25.0)
+        self.robust = 1.0 / (1.0 + error2 / _ROBUST**2)
+        total = self.weight.sum()
+        self.misfit = _ROBUST**2 * np.log1p(error2 / _ROBUST**2) @ self.weight / total
+        self.distance = np.maximum(self.depth @ self.weight / total, 0.05)
+        self.cost = total * (self.misfit - 4.0 * _OWN * np.log(self.distance))
+        self.cost += self.price + ((size - 1.0) / _SIZE_SIGMA) ** 2
+        if self.has_floor:
+            height2 = ((self.solution[:, 2] - self.floor) / _HEIGHT_SIGMA_M) ** 2
+            self.upright = 1.0 / (1.0 + height2 / _ROBUST**2)
+            self.cost += _ROBUST**2 * np.log1p(height2 / _ROBUST**2)

@@ -34,9 +34,9 @@ _STILL_M = 0.02
 #: Whom one view sees starts from a fitted body; what has not come to rest soon is nobody.
 _HELD_ITERATIONS = 4
 
-#: How closely a distance that was settled beforehand is kept, in its standard deviations: bones
-#: and heights have been heard, but only for stiff bodies.
-_HELD = 0.3
+#: How closely a distance that was settled beforehand is kept, in its standard deviations: what
+#: bones and heights say of it has been heard.
+_HELD = 0.1
 
 _EYE = np.eye(3)
 
