@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -78,6 +79,20 @@ def check_parameters(file):
         raise UserError(f"{file}: not a parameter file; see config/disguisor.yaml")
 
 
+def rviz_config(cameras):
+    """Path of RViz's configuration, with an image for each of the user's cameras."""
+    config = yaml.safe_load(share("rviz/disguisor.rviz").read_text())
+    displays = config["Visualization Manager"]["Displays"]
+    image = next(d for d in displays if d["Class"].endswith("/Image"))
+    displays[:] = [d for d in displays if not d["Class"].endswith("/Image")]
+    for camera in cameras:
+        topic = {**image["Topic"], "Value": f"/{camera}/anonymized/image_raw"}
+        displays.append({**image, "Name": f"{camera} anonymized", "Topic": topic})
+    with tempfile.NamedTemporaryFile("w", suffix=".rviz", delete=False) as file:
+        yaml.safe_dump(config, file, sort_keys=False)
+    return file.name
+
+
 def processes(context):
     """The stages, one face_renderer for each camera; a bag and RViz when asked for."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
@@ -126,7 +141,7 @@ def processes(context):
             Node(
                 package="rviz2",
                 executable="rviz2",
-                arguments=["-d", str(share("rviz/disguisor.rviz"))],
+                arguments=["-d", rviz_config(cameras)],
                 ros_arguments=["--enclave", f"{ROOT}/viewer"],
                 output="log",
             )

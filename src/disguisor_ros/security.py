@@ -13,8 +13,8 @@ from disguisor_ros.run import read_cameras
 #: All enclaves lie below this one; launch file and ``disguisor run`` pass ``--enclave``.
 ROOT = "/disguisor"
 
-#: What each stage publishes and subscribes; ``{camera}`` stands for each camera in turn, in a
-#: renderer for its own. test/test_security.py holds this against the nodes.
+#: What each stage publishes and subscribes; ``{camera}`` stands for any camera, in a renderer for
+#: its own. test/test_security.py holds this against the nodes.
 STAGES = {
     "synchronizer": (
         ["/disguisor/frame_set", "/disguisor/skeleton"],
@@ -91,7 +91,7 @@ _TRANSFORMS = ["/tf", "/tf_static"]
 
 #: What somebody may see who must not see a face.
 _SHAREABLE = [
-    *STAGES["face_renderer"][0],
+    "/*/anonymized/*",
     "/disguisor/markers",
     "/disguisor/skeleton",
     "/diagnostics",
@@ -100,14 +100,13 @@ _SHAREABLE = [
     *_TRANSFORMS,
 ]
 
-_ASK_PARAMETERS = ["describe_parameters", "get_parameter_types", "get_parameters"]
-_ASK_PARAMETERS += ["list_parameters"]
-_SET_PARAMETERS = ["set_parameters", "set_parameters_atomically"]
-_ASK_STATE = ["get_state", "get_available_states", "get_available_transitions"]
-_ASK_STATE += ["get_transition_graph"]
-
 #: Services of any node of RViz, rosbag2 or the ros2 command line, whose names change.
-_ANY_NODE = [f"/*/{s}" for s in [*_ASK_PARAMETERS, *_SET_PARAMETERS, "get_type_description"]]
+_ANY_NODE = ["/*/get_type_description", "/*_parameters", "/*/get_parameter_types"]
+_ANY_NODE += ["/*/set_parameters_atomically"]
+
+#: What the operator may ask of a stage: to say and change its state, and to tell its parameters.
+_OPERATE = ["get_state", "get_available_states", "get_available_transitions", "change_state"]
+_OPERATE += ["get_parameters", "list_parameters", "describe_parameters", "get_parameter_types"]
 
 
 def policy(cameras: list[str], pose2d: bool = False) -> str:
@@ -120,78 +119,59 @@ def policy(cameras: list[str], pose2d: bool = False) -> str:
         Whether the graph finds the 2D keypoints itself: then only it may publish them, and it
         reads every camera's colour.
     """
+    # Fast DDS cannot send permissions of more than about 6 kB: hence "*", which matches any text,
+    # wherever an enclave has to do with all cameras or with its own services only.
     root = ElementTree.Element("policy", version="0.2.0")
     enclaves = ElementTree.SubElement(root, "enclaves")
-    names = [n for n in STAGES if n != "face_renderer" and (n != "pose2d" or pose2d)]
-    for name in names:
-        _stage(enclaves, name, "/", cameras)
-    for camera in cameras:
-        _stage(enclaves, "face_renderer", f"/{camera}", [camera])
+    for name in STAGES:
+        if name != "face_renderer" and (name != "pose2d" or pose2d):
+            _stage(enclaves, name)
     raw = _RAW if pose2d else [*_RAW, "/{camera}/keypoints2d"]
     for camera in cameras:
-        publish = [*_each(raw, [camera]), *_TRANSFORMS]
-        _other(enclaves, f"{camera}/driver", publish, [], reply=_ANY_NODE)
-    results = [t for name in names for t in STAGES[name][0] if t.startswith("/disguisor/")]
-    _other(
+        _stage(enclaves, "face_renderer", camera)
+        driver = [*_of(raw, camera), *_TRANSFORMS]
+        _enclave(enclaves, f"{camera}/driver", driver, [], [*_ANY_NODE, f"/{camera}/*"])
+    _enclave(
         enclaves,
         "player",
-        [*_each(raw, cameras), *_TRANSFORMS, "/clock"],
-        [*_each(_SHAREABLE, cameras), "/disguisor/heads", *results]
-        + (_each(["/{camera}/keypoints2d"], cameras) if pose2d else []),
-        reply=[*_ANY_NODE, "/rosbag2_player/*"],
+        [*_of(raw), *_TRANSFORMS, "/clock", "/disguisor/bag_id"],
+        [*_SHAREABLE, "/disguisor/*", "/*/keypoints2d"],
+        [*_ANY_NODE, "/rosbag2_player/*"],
     )
-    _other(enclaves, "viewer", [], _each(_SHAREABLE, cameras), reply=_ANY_NODE)
-    nodes = [f"/{n}" for n in names] + [f"/{c}/face_renderer" for c in cameras]
-    _other(
-        enclaves,
-        "operator",
-        [],
-        [*_each(_SHAREABLE, cameras), *(f"{n}/transition_event" for n in nodes)],
-        reply=_ANY_NODE,
-        request=[f"{n}/{s}" for n in nodes for s in [*_ASK_STATE, "change_state"]]
-        + [f"{n}/{s}" for n in nodes for s in _ASK_PARAMETERS],
-    )
+    _enclave(enclaves, "viewer", [], _SHAREABLE, _ANY_NODE)
+    watched = [*_SHAREABLE, "/*/transition_event"]
+    _enclave(enclaves, "operator", [], watched, _ANY_NODE, [f"/*/{s}" for s in _OPERATE])
     ElementTree.indent(root)
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
-    )
+    text = ElementTree.tostring(root, "unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 
-def _each(topics: list[str], cameras: list[str]) -> list[str]:
-    """The topics, those with ``{camera}`` once for each camera."""
-    return list(dict.fromkeys(t.format(camera=c) for t in topics for c in cameras))
+def _of(topics: list[str], camera: str = "*") -> list[str]:
+    """The topics, of one camera or of any."""
+    return [t.format(camera=camera) for t in topics]
 
 
-def _stage(enclaves, name: str, namespace: str, cameras: list[str]) -> None:
+def _stage(enclaves, name: str, camera: str = "") -> None:
     """Enclave of a stage: its own topics, and the services of a managed node."""
-    publish, subscribe = (_each(topics, cameras) for topics in STAGES[name])
-    enclave = f"{namespace.lstrip('/')}/{name}".lstrip("/")
-    profile = _profile(enclaves, enclave, namespace, name)
-    _grant(profile, "topic", "publish", [*publish, "/diagnostics", "~/transition_event"])
-    _grant(profile, "topic", "subscribe", [*subscribe, "/clock"])
-    services = [*_ASK_PARAMETERS, *_SET_PARAMETERS, *_ASK_STATE]
-    services += ["change_state", "get_type_description"]
-    _grant(profile, "service", "reply", [f"~/{s}" for s in services])
+    publish, subscribe = (_of(topics, camera or "*") for topics in STAGES[name])
+    publish += ["/diagnostics", "~/transition_event"]
+    path = f"{camera}/{name}".lstrip("/")
+    _enclave(enclaves, path, publish, [*subscribe, "/clock"], ["~/*"], namespace=f"/{camera}")
 
 
-def _other(enclaves, name: str, publish, subscribe, reply, request=()) -> None:
-    """Enclave of a process that is no stage."""
-    profile = _profile(enclaves, name, "/", name.rpartition("/")[2])
-    _grant(profile, "topic", "publish", publish)
+def _enclave(
+    enclaves, name: str, publish, subscribe, reply, request=(), namespace: str = "/"
+) -> None:
+    """Add an enclave that may publish and subscribe topics, and serve and call services."""
+    enclave = ElementTree.SubElement(enclaves, "enclave", path=f"{ROOT}/{name}")
+    profiles = ElementTree.SubElement(enclave, "profiles")
+    node = name.rpartition("/")[2]
+    profile = ElementTree.SubElement(profiles, "profile", ns=namespace, node=node)
+    # Without the first two no node starts.
+    _grant(profile, "topic", "publish", ["/rosout", "/parameter_events", *publish])
     _grant(profile, "topic", "subscribe", subscribe)
     _grant(profile, "service", "reply", reply)
     _grant(profile, "service", "request", request)
-
-
-def _profile(enclaves, enclave: str, namespace: str, node: str):
-    path = f"{ROOT}/{enclave}"
-    profiles = ElementTree.SubElement(
-        ElementTree.SubElement(enclaves, "enclave", path=path), "profiles"
-    )
-    profile = ElementTree.SubElement(profiles, "profile", ns=namespace, node=node)
-    # Without these two no node starts.
-    _grant(profile, "topic", "publish", ["/rosout", "/parameter_events"])
-    return profile
 
 
 def _grant(profile, kind: str, access: str, names) -> None:
