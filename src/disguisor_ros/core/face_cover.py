@@ -18,8 +18,8 @@ from disguisor_ros.core.types import DepthView, Head, Region
 MARGIN_M = 0.011
 
 #: ... and this many standard deviations of the head's position, up to a limit in metres.
-MARGIN_SIGMAS = 1.5
-MAX_MARGIN_M = 0.45
+MARGIN_SIGMAS = 2.0
+MAX_MARGIN_M = 0.60
 
 #: Standard deviation of the place, metres, from which the whole head is covered and not only its
 #: face: who is that badly known may be turned any way.

@@ -252,5 +252,5 @@ def _reach_m(track: Track, expected: Prediction, group: Group, stamp_ns: int) ->
     """
     drift = 2.0 * float(np.linalg.norm(track.drift, axis=1).mean())
     if len(group.detections) < 2 and track.anchored:
-        return min(_REACH_M + 0.5 * drift + np.sqrt(expected.body_variance), 1.0)
+        return min(_REACH_M + 0.5 * drift, 0.7)
     return min(_REACH_M + drift + _SPEED * track.missed_s(stamp_ns), 1.5)
