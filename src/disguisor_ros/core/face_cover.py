@@ -11,7 +11,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.occlusion import agreement, in_front, ruled_out
 from disguisor_ros.core.rendering import Window, diffuse
-from disguisor_ros.core.sightings import FACE_SCORE, Sighting
+from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
 
 #: Cover reaches this far around the face, metres: what the template's face may be too small.
@@ -247,7 +247,7 @@ def _pose(
     turn_deg = _turn_deg(camera, tf_world_head)
     sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
     # Where this image itself shows the head, only the distance from the camera can be far off.
-    aside_m = min(sigma_m, UNSURE_SIGMA_M) if sighting.face_score >= FACE_SCORE else sigma_m
+    aside_m = min(sigma_m, UNSURE_SIGMA_M) if sighting.detection >= 0 else sigma_m
     margin_m = min(MARGIN_M + MARGIN_SIGMAS * aside_m, MAX_MARGIN_M)
     margin_px = max(margin_m * focal / distance_m, 1.0)
     around_px = max(margin_px, MUZZLE_M * focal / distance_m)

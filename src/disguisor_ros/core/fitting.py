@@ -58,6 +58,9 @@ LIMIT_SIGMA_DEG = 4.0
 #: Instants whose errors count as one: detectors err alike from frame to frame.
 CORRELATED_INSTANTS = 10
 
+#: How far off a guessed distance is taken to be at the first sight of somebody, metres.
+FIRST_SIGHT_M = 0.10
+
 #: A track that was not seen for so long starts anew.
 FORGET_S = 2.0
 
@@ -417,7 +420,10 @@ def _shared_variance(person: Person3D) -> float:
     known = np.isfinite(person.covariance).all(axis=(1, 2))
     if not known.any():
         return 0.0
-    return float(np.linalg.eigvalsh(person.covariance[known])[:, -1].min())
+    variance = float(np.linalg.eigvalsh(person.covariance[known])[:, -1].min())
+    # One view's first sight may be of nobody: the image that shows it is covered where it shows
+    # it, but not half of all others.
+    return min(variance, FIRST_SIGHT_M**2) if person.age <= 1 else variance
 
 
 def _torso_frame(joints: np.ndarray) -> np.ndarray:

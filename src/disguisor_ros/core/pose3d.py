@@ -27,7 +27,8 @@ _BLIND_S = 10.0
 #: One look that finds nobody counts for no longer than this, seconds: instants may be far apart.
 _LOOK_S = 0.4
 
-#: Whoever was seen fewer than so many times is predicted only for this long, seconds.
+#: Whoever was seen fewer than so many times is predicted only for this long, seconds, and only
+#: if the distance was measured.
 _CONFIRMED = 2
 _BRIEF_S = 0.5
 
@@ -221,7 +222,8 @@ class PoseEstimator:
             track.age += 1
             confirmed = track.hits >= _CONFIRMED
             patience_s = self.predict_s if confirmed else min(self.predict_s, _BRIEF_S)
-            if not self._remembered(track, patience_s):
+            believed = confirmed or track.anchored
+            if not (believed and self._remembered(track, patience_s)):
                 continue
             persons.append(
                 Person3D(
