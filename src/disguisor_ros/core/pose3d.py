@@ -24,12 +24,11 @@ _SAME_BODY_M = 0.3
 #: A person is predicted this long while a camera that last saw him gives nothing, seconds.
 _BLIND_S = 10.0
 
-#: One look that finds nobody counts for no longer than this, seconds: instants may be far apart.
+#: One look counts for no longer than this, seconds: instants may be far apart.
 _LOOK_S = 0.4
 
-#: Whoever was seen fewer than so many times is predicted only for this long, seconds, and only
-#: if the distance was measured.
-_CONFIRMED = 2
+#: People are predicted as long as they were seen before, and so much longer, seconds: who was
+#: seen for a moment may have been nobody.
 _BRIEF_S = 0.5
 
 
@@ -111,7 +110,9 @@ class PoseEstimator:
         ]
         looked = set(keypoints_by_camera)
         for track in self.tracks:
-            if track.missed_s(stamp_ns) > 0 and track.cameras <= looked:
+            if track.missed_s(stamp_ns) == 0:
+                track.seen_s += min(elapsed_s, _LOOK_S) * (track.hits > 1)
+            elif track.cameras <= looked:
                 track.vain_s += min(elapsed_s, _LOOK_S)
         return persons + self._unseen(persons, expected)
 
@@ -220,10 +221,9 @@ class PoseEstimator:
                 dropped.add(track.track_id)
                 continue
             track.age += 1
-            confirmed = track.hits >= _CONFIRMED
-            patience_s = self.predict_s if confirmed else min(self.predict_s, _BRIEF_S)
-            believed = confirmed or track.anchored
-            if not (believed and self._remembered(track, patience_s)):
+            patience_s = min(self.predict_s, track.seen_s + _BRIEF_S)
+            known = track.hits > 1 or track.anchored
+            if not (known and self._remembered(track, patience_s)):
                 continue
             persons.append(
                 Person3D(

@@ -80,8 +80,9 @@ class Track:
         See :class:`Prediction`.
     body : ndarray, shape (17, 3), or None
         See :class:`Prediction`.
-    vain_s : float
-        Seconds in which these cameras have looked and not found the person.
+    seen_s, vain_s : float
+        Seconds in which the person was seen, and those since then in which the cameras that saw
+        the person last have looked in vain.
     age, hits : int
         Instants since birth, and those at which the person was seen.
     cameras : set of str
@@ -101,6 +102,7 @@ class Track:
     body: np.ndarray | None = None
     age: int = 0
     hits: int = 1
+    seen_s: float = 0.0
     vain_s: float = 0.0
     cameras: set[str] = field(default_factory=set)
 
