@@ -190,3 +190,35 @@ def test_nonsense_never_breaks_it(seed):
         used = [(name, d) for p in people for name, d in p.detections.items()]
         assert len(used) == len(set(used))
         assert len({p.track_id for p in people}) == len(people)
+
+
+def test_the_camera_that_comes_back_finds_the_same_person():
+    """One view has guessed a tall man's distance wrong; two views measure it."""
+    tall = person(0.8, -0.4, yaw=2.0, size=1.25)
+    rig = {name: RIG[name] for name in ("cam1", "cam2")}
+    estimator = PoseEstimator()
+    off = []
+    for frame in range(12):
+        keypoints = seen([tall], rig, 1.0)
+        if frame < 8:
+            keypoints["cam2"] = keypoints["cam2"][:0]
+        (p,) = estimator(keypoints, rig, frame * 6 * STEP_NS)
+        assert p.track_id == 1
+        off.append(head_error(p, tall))
+    assert off[7] > 0.4 and max(off[8:]) < 0.03
+
+
+def test_one_view_says_how_badly_it_knows_the_distance():
+    """Along the ray of every joint, and the covariance of all joints has that direction."""
+    rig = {"cam1": RIG["cam1"]}
+    tall = person(0.8, -0.4, yaw=2.0, size=1.15)
+    (p,) = PoseEstimator()(seen([tall], rig, 1.0), rig, 0)
+    ray = p.joints - rig["cam1"].center
+    ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+    sigma = np.sqrt(np.einsum("ja,jab,jb->j", ray, p.covariance, ray))
+    off = np.abs(((tall - p.joints) * ray).sum(axis=1))
+    assert (off < 3 * sigma).all() and (sigma > 0.1).all()
+    across = np.cross(ray, [0.0, 0.0, 1.0])
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    aside = np.sqrt(np.einsum("ja,jab,jb->j", across, p.covariance, across))
+    assert (aside[:7] < 0.06).all()

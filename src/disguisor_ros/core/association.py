@@ -35,6 +35,12 @@ _MIRRORED = 0.2
 _VAGUE = 0.3
 
 
+#: A track whose distance may be off by more, metres, was guessed, and its word counts for less:
+#: two views that agree with each other know better.
+_GUESSED_M = 0.1
+_HEARSAY = 0.5
+
+
 class RayPairs:
     """How the rays of pairs of detections of different views pass each other, K pairs.
 
@@ -192,7 +198,8 @@ def track_affinity(
     evidence = _agreement2(residual2) - 0.5 * _VAGUE * np.log(sigma2 / MATCH_SIGMA_M**2)
     total = weight.sum(axis=-1)
     mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=-1) / np.maximum(total, 1e-9)
-    return mean * np.minimum(1.0, total / 2.0)
+    guessed = np.linalg.norm(drift, axis=-1).mean(axis=-1) > _GUESSED_M
+    return mean * np.minimum(1.0, total / 2.0) * np.where(guessed, _HEARSAY, 1.0)
 
 
 def settled_owners(affinity: np.ndarray, view: np.ndarray) -> np.ndarray:
