@@ -8,6 +8,7 @@ from room import camera_ring, person, seen
 
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.pose3d import PoseEstimator
+from disguisor_ros.core.tracking import Track
 from disguisor_ros.core.types import DepthView
 from disguisor_ros.eval.pose3d import measure
 
@@ -222,3 +223,17 @@ def test_one_view_says_how_badly_it_knows_the_distance():
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     aside = np.sqrt(np.einsum("ja,jab,jb->j", across, p.covariance, across))
     assert (aside[:7] < 0.06).all()
+
+
+@pytest.mark.parametrize("newcomer_first", [True, False])
+def test_who_was_there_first_keeps_his_number(newcomer_first):
+    """A detection that was left over for an instant has born a second track of one person."""
+    estimator = PoseEstimator(floor_z_m=0.0)
+    body = person(0, 0)
+    run([lambda t: body], 10, estimator=estimator)
+    stamp_ns = estimator.tracks[0].stamp_ns
+    second = Track(99, body + 0.01, estimator.tracks[0].covariance, stamp_ns, body=body)
+    estimator.tracks.insert(0 if newcomer_first else 1, second)
+    for step in (1, 2):
+        (p,) = estimator(seen([body + 0.01], RIG), RIG, stamp_ns + step * STEP_NS)
+        assert p.track_id == 1

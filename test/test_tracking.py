@@ -3,6 +3,7 @@
 import numpy as np
 from room import person
 
+from disguisor_ros.core.skeleton import BONE_A, BONE_B
 from disguisor_ros.core.tracking import Track, body_distance
 
 STEP_NS = 33_333_333
@@ -67,3 +68,17 @@ def test_the_body_is_remembered_as_it_was_measured():
     )  # fmt: skip
     there = track.predict(1_100_000_000)
     assert np.allclose(there.body, person(0, 0)) and np.allclose(there.drift, 0.1)
+
+
+def test_bones_are_learnt_from_people_whom_several_views_see():
+    tall, anybody = person(0, 0, size=1.1), Track(1, person(0, 0), CERTAIN, 0)
+    length = np.linalg.norm(tall[BONE_A] - tall[BONE_B], axis=1)
+    before = anybody.predict(STEP_NS).bone_sigma_m
+    for views in (2, 3):
+        for step in range(60):
+            stamp_ns = anybody.stamp_ns + STEP_NS
+            anybody.update(tall, CERTAIN, stamp_ns, anybody.predict(stamp_ns), views=views)
+        learnt = np.abs(anybody.bone_m - length).max() < 0.01
+        assert learnt == (views == 3)
+    after = anybody.predict(anybody.stamp_ns + STEP_NS).bone_sigma_m
+    assert (after < before).all() and (after > 0.01).all()
