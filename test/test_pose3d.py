@@ -8,6 +8,7 @@ from room import camera_ring, person, seen
 
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.pose3d import PoseEstimator
+from disguisor_ros.core.tracking import Track
 from disguisor_ros.core.types import DepthView
 from disguisor_ros.eval.pose3d import measure
 
@@ -190,3 +191,49 @@ def test_nonsense_never_breaks_it(seed):
         used = [(name, d) for p in people for name, d in p.detections.items()]
         assert len(used) == len(set(used))
         assert len({p.track_id for p in people}) == len(people)
+
+
+def test_the_camera_that_comes_back_finds_the_same_person():
+    """One view has guessed a tall man's distance wrong; two views measure it."""
+    tall = person(0.8, -0.4, yaw=2.0, size=1.25)
+    rig = {name: RIG[name] for name in ("cam1", "cam2")}
+    estimator = PoseEstimator()
+    off = []
+    for frame in range(12):
+        keypoints = seen([tall], rig, 1.0)
+        if frame < 8:
+            keypoints["cam2"] = keypoints["cam2"][:0]
+        (p,) = estimator(keypoints, rig, frame * 6 * STEP_NS)
+        assert p.track_id == 1
+        off.append(head_error(p, tall))
+    assert off[7] > 0.4 and max(off[8:]) < 0.03
+
+
+def test_one_view_says_how_badly_it_knows_the_distance():
+    """Along the ray of every joint, and the covariance of all joints has that direction."""
+    rig = {"cam1": RIG["cam1"]}
+    tall = person(0.8, -0.4, yaw=2.0, size=1.15)
+    (p,) = PoseEstimator()(seen([tall], rig, 1.0), rig, 0)
+    ray = p.joints - rig["cam1"].center
+    ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+    sigma = np.sqrt(np.einsum("ja,jab,jb->j", ray, p.covariance, ray))
+    off = np.abs(((tall - p.joints) * ray).sum(axis=1))
+    assert (off < 3 * sigma).all() and (sigma > 0.1).all()
+    across = np.cross(ray, [0.0, 0.0, 1.0])
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    aside = np.sqrt(np.einsum("ja,jab,jb->j", across, p.covariance, across))
+    assert (aside[:7] < 0.06).all()
+
+
+@pytest.mark.parametrize("newcomer_first", [True, False])
+def test_who_was_there_first_keeps_his_number(newcomer_first):
+    """A detection that was left over for an instant has born a second track of one person."""
+    estimator = PoseEstimator(floor_z_m=0.0)
+    body = person(0, 0)
+    run([lambda t: body], 10, estimator=estimator)
+    stamp_ns = estimator.tracks[0].stamp_ns
+    second = Track(99, body + 0.01, estimator.tracks[0].covariance, stamp_ns, body=body)
+    estimator.tracks.insert(0 if newcomer_first else 1, second)
+    for step in (1, 2):
+        (p,) = estimator(seen([body + 0.01], RIG), RIG, stamp_ns + step * STEP_NS)
+        assert p.track_id == 1

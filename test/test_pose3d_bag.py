@@ -105,3 +105,13 @@ def test_the_command_measures_a_bag(tmp_path):
     assert figures["without depth"]["found"]["3"] == 1.0
     assert figures["without depth"]["joint_error_cm"]["3"] < 2.0
     assert figures["without depth"]["ghosts_per_frame"] == 1.0  # the other one is no part of it
+
+
+def test_who_was_matched_before_stays_so_while_that_can_be():
+    """A second track that is a little nearer for an instant is no exchange."""
+    tally = Tally()
+    near, at = BODIES[4] + [0.1, 0, 0], BODIES[4]
+    tally.add(instant(0), [found(1, at)])
+    tally.add(instant(1), [found(2, at), found(1, near)])
+    tally.add(instant(2), [found(1, at)])
+    assert tally.figures()["switches_per_person_minute"] == 0.0

@@ -3,6 +3,7 @@
 import numpy as np
 from room import person
 
+from disguisor_ros.core.skeleton import BONE_A, BONE_B
 from disguisor_ros.core.tracking import Track, body_distance
 
 STEP_NS = 33_333_333
@@ -43,3 +44,41 @@ def test_distance_of_bodies_is_that_of_their_shift():
     assert np.isclose(body_distance(person(0, 0), person(0.3, 0.4)), 0.5)
     crowd = np.array([person(1, 0), person(2, 0)])
     assert np.allclose(body_distance(person(0, 0), crowd), [1.0, 2.0])
+
+
+def test_a_guessed_distance_that_is_corrected_is_no_motion():
+    """Found half a metre nearer, when a second camera comes, than one camera had guessed."""
+    track = Track(1, person(0.5, 0), CERTAIN, 0)
+    track.drift = np.tile([0.4, 0.0, 0.0], (17, 1))
+    stamp_ns = 6 * STEP_NS
+    track.update(person(0, 0), CERTAIN, stamp_ns, track.predict(stamp_ns))
+    assert np.abs(track.velocity).max() < 0.8  # and not 0.5 m in 0.2 s
+    assert np.abs(track.body_velocity).max() < 0.5
+    assert not track.drift.any() and track.anchored
+    there = track.predict(stamp_ns + 6 * STEP_NS)
+    assert body_distance(there.joints, person(0, 0)) < 0.12
+
+
+def test_the_body_is_remembered_as_it_was_measured():
+    track = walked(0.0)
+    guessed = person(0.3, 0)
+    track.update(
+        guessed, CERTAIN, 1_000_000_000, track.predict(1_000_000_000), measured=False,
+        drift=np.full((17, 3), 0.1),
+    )  # fmt: skip
+    there = track.predict(1_100_000_000)
+    assert np.allclose(there.body, person(0, 0)) and np.allclose(there.drift, 0.1)
+
+
+def test_bones_are_learnt_from_people_whom_several_views_see():
+    tall, anybody = person(0, 0, size=1.1), Track(1, person(0, 0), CERTAIN, 0)
+    length = np.linalg.norm(tall[BONE_A] - tall[BONE_B], axis=1)
+    before = anybody.predict(STEP_NS).bone_sigma_m
+    for views in (2, 3):
+        for step in range(60):
+            stamp_ns = anybody.stamp_ns + STEP_NS
+            anybody.update(tall, CERTAIN, stamp_ns, anybody.predict(stamp_ns), views=views)
+        learnt = np.abs(anybody.bone_m - length).max() < 0.01
+        assert learnt == (views == 3)
+    after = anybody.predict(anybody.stamp_ns + STEP_NS).bone_sigma_m
+    assert (after < before).all() and (after > 0.01).all()

@@ -35,6 +35,12 @@ _MIRRORED = 0.2
 _VAGUE = 0.3
 
 
+#: A track whose distance may be off by more, metres, was guessed, and its word counts for less:
+#: two views that agree with each other know better.
+_GUESSED_M = 0.1
+_HEARSAY = 0.5
+
+
 class RayPairs:
     """How the rays of pairs of detections of different views pass each other, K pairs.
 
@@ -183,16 +189,19 @@ def track_affinity(
     distance2 = ((joints[None] - centers[:, None, None]) ** 2).sum(-1)[detections.view]
     aside2 = np.maximum(distance2 - depth**2, 0.0)
     sigma2 = (MATCH_SIGMA_M**2 + variance)[None] + (PIXEL_SIGMA * depth) ** 2
-    if drift.any():  # what a view sees of it: nothing along its own rays
-        seen = (rays @ drift.transpose(1, 2, 0)).transpose(1, 2, 0)
-        sigma2 = sigma2 + 0.5 * ((drift**2).sum(-1) - seen**2)
+    length = np.sqrt((drift**2).sum(axis=-1))
+    loose = np.nonzero(length.any(axis=1))[0]
+    if len(loose):  # what a view sees of a drift: nothing along its own rays
+        seen = (rays @ drift[loose].transpose(1, 2, 0)).transpose(1, 2, 0)
+        sigma2[:, loose] += 0.5 * (length[loose] ** 2 - seen**2)
     residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
     weight = detections.score[:, None] * np.isfinite(joints[..., 0])[None]
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
     evidence = _agreement2(residual2) - 0.5 * _VAGUE * np.log(sigma2 / MATCH_SIGMA_M**2)
     total = weight.sum(axis=-1)
     mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=-1) / np.maximum(total, 1e-9)
-    return mean * np.minimum(1.0, total / 2.0)
+    guessed = length.mean(axis=-1) > _GUESSED_M
+    return mean * np.minimum(1.0, total / 2.0) * np.where(guessed, _HEARSAY, 1.0)
 
 
 def settled_owners(affinity: np.ndarray, view: np.ndarray) -> np.ndarray:

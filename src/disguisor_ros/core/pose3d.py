@@ -104,6 +104,7 @@ class PoseEstimator:
         )
         groups, result = scene.people()
         self._recognise(groups, result, expected, stamp_ns)
+        self._prefer_elders(groups, result, expected)
         persons = [
             self._seen(group, result, k, detections, expected, stamp_ns)
             for k, group in enumerate(groups)
@@ -160,6 +161,24 @@ class PoseEstimator:
             if cost[row, column] < _FAR_M:
                 groups[fresh[row]].track = lost[column]
 
+    def _prefer_elders(
+        self, groups: list[Group], result: Triangulated, expected: list[Prediction]
+    ) -> None:
+        """Who is seen where an older track expects its person is that one.
+
+        A detection that was left over for an instant must not go on as somebody else.
+        """
+        taken = {group.track for group in groups}
+        for t, track in enumerate(self.tracks):
+            if t in taken:
+                continue
+            for k, group in enumerate(groups):
+                younger = group.track is not None and self.tracks[group.track].hits < track.hits
+                apart = body_distance(result.joints[k], expected[t].joints) if younger else np.inf
+                if apart < _SAME_BODY_M:
+                    group.track = t
+                    break
+
     def _seen(
         self,
         group: Group,
@@ -179,6 +198,7 @@ class PoseEstimator:
                 expected[group.track],
                 group.anchored,
                 group.drift,
+                len(group.detections),
             )
         else:
             track = Track(

@@ -167,8 +167,15 @@ class Tally:
         truth = np.array([instant.persons[i] for i in ids]).reshape(-1, 17, 3)
         found = np.array([p.joints for p in people]).reshape(-1, 17, 3)
         apart = body_distance(truth[:, None], found[None])
+        # Who was matched before stays so while that can be (CLEAR MOT).
+        cost = np.minimum(apart, 10.0)
+        tracks = [p.track_id for p in people]
+        for a, person in enumerate(ids):
+            if (track := self.track_of.get(person)) in tracks:
+                b = tracks.index(track)
+                cost[a, b] -= 10.0 * (apart[a, b] < _FOUND_M)
         partner = {}
-        for a, b in zip(*linear_sum_assignment(np.minimum(apart, 10.0)), strict=True):
+        for a, b in zip(*linear_sum_assignment(cost), strict=True):
             if apart[a, b] < _FOUND_M:
                 partner[a] = b
         for a, person in enumerate(ids):
