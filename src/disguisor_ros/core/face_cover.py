@@ -9,7 +9,7 @@ import numpy as np
 
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.head_template import HeadTemplate
-from disguisor_ros.core.occlusion import agreement, in_front
+from disguisor_ros.core.occlusion import agreement, in_front, ruled_out
 from disguisor_ros.core.rendering import Window, diffuse
 from disguisor_ros.core.sightings import FACE_SCORE, Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
@@ -24,6 +24,13 @@ MAX_MARGIN_M = 0.45
 #: Standard deviation of the place, metres, from which the whole head is covered and not only its
 #: face: who is that badly known may be turned any way.
 UNSURE_SIGMA_M = 0.06
+
+#: Then what depth shows is left alone where it cannot be the head: this many standard deviations
+#: nearer or farther than it should be, or that much higher or lower, metres, and this far from
+#: all that may be the head, metres.
+_SOUGHT_SIGMAS = 3.0
+_SOUGHT_HEIGHT_M = 0.5
+_SOUGHT_SAFETY_M = 0.04
 
 #: Something hides a face when it is measured this far in front of it, metres: more than a mask,
 #: glasses, a cap's brim or a hand at the chin stand out.
@@ -339,6 +346,12 @@ def _cover(
         front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
         front_m[~reach] = np.inf
         hidden = in_front(depth, camera, whole, front_m, margin_m)
+        if one.aside_m > UNSURE_SIGMA_M:
+            center = np.asarray(one.head.tf_world_head, dtype=np.float64)[:3, 3]
+            along_m = template.radius + _SOUGHT_SIGMAS * one.sigma_m
+            reach &= ~ruled_out(
+                depth, camera, whole, center, along_m, _SOUGHT_HEIGHT_M, _SOUGHT_SAFETY_M
+            )
     reach, face_inside, hidden = reach[crop.inner], face[crop.inner], hidden[crop.inner]
     replaced = reach & ~hidden
     if not replaced.any():

@@ -12,6 +12,9 @@ from disguisor_ros.core.types import DepthView
 #: Occluders nearer to the camera than this are not looked for, metres (sensors start later).
 _NEAREST_M = 0.3
 
+#: Nothing farther from the camera than this is looked at, metres.
+_FARTHEST_M = 20.0
+
 #: Depth pixels of 3x3 that must agree that something is in front: a line two pixels wide has six.
 _SUPPORT = 4
 
@@ -65,14 +68,65 @@ def in_front(
     image[near] = np.where(front, along_m, np.inf)
     front &= _support(image)[near] >= _SUPPORT
     hidden[row[front], column[front]] = 1
-    # A depth pixel is seldom as fine as a colour pixel: give each its own footprint.
-    ratio = camera.matrix[0, 0] / depth.camera.matrix[0, 0] / window.step
-    side = int(np.ceil(ratio - 1e-3)) | 1  # an even kernel would shift
-    hidden = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    hidden = _closed(hidden, depth, camera, window)
     # The edge itself belongs half to the face: when unsure cover.
     hidden[~np.isfinite(surface_m)] = 1
     hidden = cv2.erode(hidden, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
     return hidden.astype(bool) & np.isfinite(surface_m)
+
+
+def ruled_out(
+    depth: DepthView,
+    camera: Camera,
+    window: Window,
+    center: np.ndarray,
+    along_m: float,
+    height_m: float,
+    safety_m: float,
+) -> np.ndarray:
+    """Where depth shows something that cannot be a head that is somewhere around a place.
+
+    Parameters
+    ----------
+    depth, camera, window
+        As for :func:`in_front`.
+    center : ndarray, shape (3,), metres, world
+        Middle of where the head is sought.
+    along_m, height_m : float
+        What is measured so much nearer or farther from the camera, or so much higher or lower,
+        is no part of the head, metres.
+    safety_m : float
+        Nor is it believed within this distance of what may be a part of it, metres.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns), bool
+        False where nothing was measured.
+    """
+    out = np.zeros(window.shape, dtype=np.uint8)
+    crop = _footprint(depth, camera, window, _FARTHEST_M)
+    if crop is None:
+        return out.astype(bool)
+    rays, distance_m, known = _samples(depth, camera, crop, _FARTHEST_M)
+    points = np.concatenate([rays, np.ones((len(rays), 1), np.float32)], axis=1)
+    height = (points @ camera.tf_world_camera[2, :3].astype(np.float32)) * distance_m
+    height += np.float32(camera.center[2] - center[2])
+    ahead_m = float(camera.to_camera(center)[2])
+    possible = np.zeros(known.shape, np.uint8)
+    possible[known] = (np.abs(distance_m - ahead_m) < along_m) & (np.abs(height) < height_m)
+    side = 2 * int(np.ceil(safety_m * depth.camera.matrix[0, 0] / max(ahead_m, 0.3))) + 1
+    possible = cv2.dilate(possible, np.ones((side, side), np.uint8))
+    column, row = np.rint(window.cells_of(camera, rays[possible[known] == 0])).astype(int).T
+    inside = (column >= 0) & (row >= 0) & (column < window.columns) & (row < window.rows)
+    out[row[inside], column[inside]] = 1
+    return _closed(out, depth, camera, window).astype(bool)
+
+
+def _closed(mask: np.ndarray, depth: DepthView, camera: Camera, window: Window) -> np.ndarray:
+    """Fill a window between samples: a depth pixel is seldom as fine as a colour pixel."""
+    ratio = camera.matrix[0, 0] / depth.camera.matrix[0, 0] / window.step
+    side = int(np.ceil(ratio - 1e-3)) | 1  # an even kernel would shift
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
 
 
 def _support(image_m: np.ndarray) -> np.ndarray:
