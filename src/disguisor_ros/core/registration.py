@@ -177,8 +177,8 @@ class HeadRegistrar:
             others = np.delete(centers, i, axis=0)
             head, found = self._found(body.head, others, depth, stamp_ns)
             heads.append(self._filtered(head, found, stamp_ns))
-            if found is not None and body.head.method == "keypoints" and head is body.head:
-                self._still[head.track_id] = _Still(heads[-1], stamp_ns, stamp_ns)
+            if found is not None and (body.head.method == "keypoints" or head is not body.head):
+                self._still[head.track_id] = _Still(heads[-1], stamp_ns)
         return heads
 
     def _found(
@@ -195,18 +195,28 @@ class HeadRegistrar:
         sure = found is not None and plausible(head, found)
         still = self._still.get(head.track_id)
         if still is not None and not (sure and head.method == "keypoints"):
-            before = replace(still.head, sigma_m=STILL_SIGMA_M)
+            before = self._followed(still, stamp_ns)
             again = self._read(before, others, depth)
             better = not sure or (again is not None and again.fitness > found.fitness)
             if again is not None and better and plausible(before, again):
-                still.stamp_ns = stamp_ns
-                again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
                 head = replace(head, sigma_m=max(head.sigma_m, CONTRADICTED_SIGMA_M))
             found = None
         return head, found
+
+    def _followed(self, still: _Still, stamp_ns: int) -> Head:
+        """Where a head should be by now that the depth showed a moment ago."""
+        track = self._filters.get(still.head.track_id)
+        tf_world_head = still.head.tf_world_head.copy()
+        if track is not None and track.stamp_ns == still.stamp_ns:
+            tf_world_head[:3, :3], tf_world_head[:3, 3] = track.predicted(stamp_ns)
+        scale = head_scale(still.head, self.template)
+        vertices = self.template.place(tf_world_head, scale)
+        return replace(
+            still.head, tf_world_head=tf_world_head, vertices=vertices, sigma_m=STILL_SIGMA_M
+        )
 
     def _read(self, head: Head, others, depth, expected=None) -> Registration | None:
         """Gather the depth around a head and register it to that."""
