@@ -73,6 +73,9 @@ FORGET_S = 1.0
 STILL_S = 3.0
 STILL_SIGMA_M = 0.015
 
+#: A head whose keypoints want it farther than this from there is looked for in both places.
+FOLLOWED_M = 0.12
+
 
 @dataclass
 class Registration:
@@ -193,12 +196,12 @@ class HeadRegistrar:
             expected = track.predicted(stamp_ns) if track is not None else None
             found = self._read(head, others, depth, expected)
         sure = found is not None and plausible(head, found)
-        still = self._still.get(head.track_id)
-        if still is not None and not (sure and head.method == "keypoints"):
-            before = self._followed(still, stamp_ns)
+        before = self._followed(head.track_id, stamp_ns)
+        if before is not None and not (sure and head.method == "keypoints" and near(before, found)):
             again = self._read(before, others, depth)
-            better = not sure or (again is not None and again.fitness > found.fitness)
-            if again is not None and better and plausible(before, again):
+            if again is not None and plausible(before, again) and (
+                not sure or head.method != "keypoints" or again.fitness >= found.fitness
+            ):
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
@@ -206,8 +209,11 @@ class HeadRegistrar:
             found = None
         return head, found
 
-    def _followed(self, still: _Still, stamp_ns: int) -> Head:
+    def _followed(self, track_id: int, stamp_ns: int) -> Head | None:
         """Where a head should be by now that the depth showed a moment ago."""
+        still = self._still.get(track_id)
+        if still is None:
+            return None
         track = self._filters.get(still.head.track_id)
         tf_world_head = still.head.tf_world_head.copy()
         if track is not None and track.stamp_ns == still.stamp_ns:
@@ -276,6 +282,12 @@ class HeadRegistrar:
             head.track_id, tf_world_head, self.template.place(tf_world_head, scale), sigma,
             method, confidence,
         )  # fmt: skip
+
+
+def near(head: Head, found: Registration) -> bool:
+    """Whether a registration lies where depth leads one to expect the head."""
+    shift = np.linalg.norm(found.translation - head.tf_world_head[:3, 3])
+    return bool(shift <= FOLLOWED_M)
 
 
 def plausible(head: Head, found: Registration) -> bool:
