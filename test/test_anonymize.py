@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
-from disguisor_ros.core.face_cover import NAMED_Z_M
+from disguisor_ros.core.face_claim import NAMED_Z_M
 from disguisor_ros.core.rendering import EmbreeBackend, Window
 
 TEMPLATE = ball_template()

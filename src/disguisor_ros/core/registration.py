@@ -197,10 +197,11 @@ class HeadRegistrar:
             found = self._read(head, others, depth, expected)
         sure = found is not None and plausible(head, found)
         before = self._followed(head.track_id, stamp_ns)
-        if before is not None and not (sure and head.method == "keypoints" and near(before, found)):
+        settled = sure and head.method == "keypoints"
+        if before is not None and not (settled and near(before, found)):
             again = self._read(before, others, depth)
             if again is not None and plausible(before, again) and (
-                not sure or head.method != "keypoints" or again.fitness >= found.fitness
+                not settled or again.fitness >= found.fitness
             ):
                 return before, again
         if found is not None and not sure:
