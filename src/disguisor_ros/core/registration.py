@@ -68,8 +68,8 @@ FACE_ARM_M = 0.08
 #: A track that was not seen for so long starts anew.
 FORGET_S = 1.0
 
-#: For so long after depth last agreed with it, the place where a head's own keypoints were last
-#: confirmed is tried again when they are missing; how well it is known, metres.
+#: A head without keypoints is looked for where depth leads one to expect it for so long after
+#: depth last showed it, seconds; how well that is known, metres.
 STILL_S = 3.0
 STILL_SIGMA_M = 0.015
 
@@ -104,20 +104,20 @@ class Registration:
 
 @dataclass
 class _Still:
-    """Where a head was when its own keypoints and the depth last agreed.
+    """Where depth last showed a head that had been confirmed by keypoints.
 
     Parameters
     ----------
     head : Head
-    seen_ns : int
-        When that was.
     stamp_ns : int
-        When depth last agreed that it is still there.
+        When that was.
+    seen_ns : int
+        When keypoints of its own last agreed.
     """
 
     head: Head
-    seen_ns: int
     stamp_ns: int
+    seen_ns: int
 
     def turned(self, stamp_ns: int) -> float:
         """Variance of the rotation since the head was seen, square radians.
@@ -132,8 +132,8 @@ class HeadRegistrar:
 
     A registration is used when the depth agrees with it (fitness, area) and when it stays near
     the body's head (shift, rotation). When a head's own keypoints are missing, or depth disagrees
-    with them, the place where both last agreed is tried as well: who lies or stands still is not
-    lost because a detector missed him. Otherwise the body's own head is used, with less trust
+    with them, it is followed from where both last agreed: nobody is lost whom depth still shows
+    because a detector missed him. Otherwise the body's own head is used, with less trust
     where the depth shows something else. All pass the temporal filter of the track.
 
     Parameters
@@ -180,8 +180,10 @@ class HeadRegistrar:
             others = np.delete(centers, i, axis=0)
             head, found = self._found(body.head, others, depth, stamp_ns)
             heads.append(self._filtered(head, found, stamp_ns))
-            if found is not None and (body.head.method == "keypoints" or head is not body.head):
-                self._still[head.track_id] = _Still(heads[-1], stamp_ns)
+            followed = found is not None and head is not body.head
+            if followed or (found is not None and head.method == "keypoints"):
+                seen_ns = self._still[head.track_id].seen_ns if followed else stamp_ns
+                self._still[head.track_id] = _Still(heads[-1], stamp_ns, seen_ns)
         return heads
 
     def _found(
@@ -196,13 +198,15 @@ class HeadRegistrar:
             expected = track.predicted(stamp_ns) if track is not None else None
             found = self._read(head, others, depth, expected)
         sure = found is not None and plausible(head, found)
-        before = self._followed(head.track_id, stamp_ns)
+        still = self._still.get(head.track_id)
+        before = self._followed(still, stamp_ns) if still is not None else None
         settled = sure and head.method == "keypoints"
         if before is not None and not (settled and near(before, found)):
             again = self._read(before, others, depth)
             if again is not None and plausible(before, again) and (
                 not settled or again.fitness >= found.fitness
             ):
+                again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
@@ -210,11 +214,8 @@ class HeadRegistrar:
             found = None
         return head, found
 
-    def _followed(self, track_id: int, stamp_ns: int) -> Head | None:
+    def _followed(self, still: _Still, stamp_ns: int) -> Head:
         """Where a head should be by now that the depth showed a moment ago."""
-        still = self._still.get(track_id)
-        if still is None:
-            return None
         track = self._filters.get(still.head.track_id)
         tf_world_head = still.head.tf_world_head.copy()
         if track is not None and track.stamp_ns == still.stamp_ns:
