@@ -73,8 +73,8 @@ FORGET_S = 1.0
 STILL_S = 3.0
 STILL_SIGMA_M = 0.015
 
-#: A head whose keypoints want it farther than this from there is looked for in both places.
-FOLLOWED_M = 0.12
+#: A head of which keypoints say no more than this, metres, is looked for in both places.
+VAGUE_M = 0.06
 
 
 @dataclass
@@ -200,12 +200,11 @@ class HeadRegistrar:
         sure = found is not None and plausible(head, found)
         still = self._still.get(head.track_id)
         before = self._followed(still, stamp_ns) if still is not None else None
-        settled = sure and head.method == "keypoints"
-        if before is not None and not (settled and near(before, found)):
+        own = sure and head.method == "keypoints"
+        if before is not None and not (own and head.sigma_m < VAGUE_M):
             again = self._read(before, others, depth)
-            if again is not None and plausible(before, again) and (
-                not settled or again.fitness >= found.fitness
-            ):
+            better = again is not None and not (own and found.fitness > again.fitness)
+            if better and plausible(before, again):
                 again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
                 return before, again
         if found is not None and not sure:
@@ -284,12 +283,6 @@ class HeadRegistrar:
             head.track_id, tf_world_head, self.template.place(tf_world_head, scale), sigma,
             method, confidence,
         )  # fmt: skip
-
-
-def near(head: Head, found: Registration) -> bool:
-    """Whether a registration lies where depth leads one to expect the head."""
-    shift = np.linalg.norm(found.translation - head.tf_world_head[:3, 3])
-    return bool(shift <= FOLLOWED_M)
 
 
 def plausible(head: Head, found: Registration) -> bool:
