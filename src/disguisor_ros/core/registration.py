@@ -73,7 +73,8 @@ FORGET_S = 1.0
 STILL_S = 3.0
 STILL_SIGMA_M = 0.015
 
-#: A head of which keypoints say no more than this, metres, is looked for in both places.
+#: A head that is known no better than this before depth is read, metres, may be where depth
+#: leads one to expect it instead.
 VAGUE_M = 0.06
 
 
@@ -201,10 +202,11 @@ class HeadRegistrar:
         still = self._still.get(head.track_id)
         before = self._followed(still, stamp_ns) if still is not None else None
         own = sure and head.method == "keypoints"
-        if before is not None and not (own and head.sigma_m < VAGUE_M):
+        vague = head.sigma_m >= VAGUE_M
+        if before is not None and (vague or not own):
             again = self._read(before, others, depth)
             better = again is not None and not (own and found.fitness > again.fitness)
-            if better and plausible(before, again):
+            if better and plausible(before, again) and (vague or plausible(head, again)):
                 again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
                 return before, again
         if found is not None and not sure:
