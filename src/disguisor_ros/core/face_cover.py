@@ -29,6 +29,11 @@ MARGIN_M = 0.011
 MARGIN_SIGMAS = 1.5
 MAX_MARGIN_M = 0.45
 
+#: Of a face that is turned away an edge is seen, which a small error of the turn moves far over
+#: the head: so much more is covered then, metres, between these angles, degrees.
+TURNED_M = 0.012
+_TURNED_DEG = (80.0, 110.0)
+
 #: Standard deviation of the place, metres, from which the whole head is covered and not only its
 #: face: who is that badly known may be turned any way.
 UNSURE_SIGMA_M = 0.06
@@ -215,7 +220,8 @@ def _pose(
     sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
     # Where this image itself shows the head, only the distance from the camera can be far off.
     aside_m = min(sigma_m, UNSURE_SIGMA_M) if sighting.face_score >= FACE_SCORE else sigma_m
-    margin_m = min(MARGIN_M + MARGIN_SIGMAS * aside_m, MAX_MARGIN_M)
+    turned_m = TURNED_M * np.interp(turn_deg, _TURNED_DEG, (0.0, 1.0))
+    margin_m = min(MARGIN_M + turned_m + MARGIN_SIGMAS * aside_m, MAX_MARGIN_M)
     margin_px = max(margin_m * focal / distance_m, 1.0)
     around_px = max(margin_px, MUZZLE_M * focal / distance_m)
     around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * focal / distance_m
@@ -360,7 +366,7 @@ def _claim(region, camera, one: _Posed, template, crop, hits, face, visible, mea
     box = named_box(relief_m, corner, one.forward_px, size)
     if box is not None:
         region.box = box
-    pixels, _ = camera.project_camera(one.vertices[template.face])
+    pixels, _ = camera.project_camera(one.vertices[template.face][::4])
     outline = cv2.contourArea(cv2.convexHull(np.nan_to_num(pixels).astype(np.float32)))
     count = np.count_nonzero(visible[crop.inner])
     region.confidence = confidence(
