@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
-from disguisor_ros.core.face_cover import NAMED_Z_M
+from disguisor_ros.core.face_claim import NAMED_Z_M
 from disguisor_ros.core.rendering import EmbreeBackend, Window
 
 TEMPLATE = ball_template()
@@ -175,6 +175,77 @@ def test_flying_pixels_are_no_occluder():
     depth_m[::5, ::3] = 1.0
     touched = changed(image, replace(image, [head], depth_view(CAMERA, depth_m)))
     assert touched[face_pixels(head)].mean() > 0.99
+
+
+def test_mixed_pixels_at_an_occluder_s_edge_do_not_cut_into_the_face():
+    """Depth pixels at an edge report anything between occluder and face, each another mix."""
+    image, head = room(), head_at(TEMPLATE)
+    depth_m = np.full((HEIGHT, WIDTH), 1.9)
+    depth_m[:, :155] = 1.0
+    mixed = np.array([1.2, 1.5, 1.7])[np.arange(HEIGHT) % 3]
+    depth_m[:, 155], depth_m[:, 156] = mixed, mixed[::-1]
+    depth_m[:, 157] = np.roll(mixed, 1)
+    touched = changed(image, replace(image, [head], depth_view(CAMERA, depth_m)))
+    assert touched[110:130, 155:170].mean() > 0.98 and not touched[110:130, :152].any()
+
+
+def test_breathing_mask_is_covered():
+    """It stands out of a face in profile by 5 cm; from behind the head hides it."""
+    camera = front_camera(width=640, height=480, focal=600)
+    image = room(shape=(480, 640, 3))
+    for away, reached in ((90, True), (180, False)):
+        head = head_at(TEMPLATE, away_deg=away)
+        nose = head.tf_world_head @ [0.1 + 0.035, 0, -0.03, 1]
+        column, row = np.rint(camera.project(nose[:3])[0]).astype(int)
+        touched = changed(image, replace(image, [head], camera=camera))
+        assert touched[row - 1 : row + 2, column - 1 : column + 2].all() == reached
+
+
+def test_what_cannot_be_a_head_is_left_alone_where_one_is_badly_known():
+    """A wall far behind and a floor far below are no head; a hole in the depth may be one."""
+    image, head = room(), head_at(TEMPLATE, sigma_m=0.17, confidence=0.3)
+    everything = changed(image, replace(image, [head]))
+    depth_m = np.full((HEIGHT, WIDTH), 5.0)
+    depth_m[100:140, 170:200] = 2.1  # something in reach
+    depth_m[100:140, 110:130] = 0.0  # nothing measured
+    touched = changed(image, replace(image, [head], depth_view(CAMERA, depth_m)))
+    assert everything[100:140, 112:200].mean() > 0.99
+    assert touched[102:138, 172:198].mean() > 0.99 and touched[102:138, 112:128].mean() > 0.99
+    assert not touched[100:140, 145:160].any() and not touched[:90].any()
+
+
+def test_face_in_what_was_left_alone_is_covered_from_its_keypoints():
+    image, head = room(), head_at(TEMPLATE, sigma_m=0.15, confidence=0.3)
+    other = head_at(TEMPLATE, x=5.0, track_id=2)
+    depth = depth_view(CAMERA, np.full((HEIGHT, WIDTH), 5.0))
+    keypoints = keypoints_of(CAMERA, other, TEMPLATE)
+    touched = changed(image, replace(image, [head], depth, keypoints=keypoints))
+    assert touched[face_pixels(other)].mean() > 0.98
+
+
+def test_somebody_tracked_twice_has_one_face():
+    depth = depth_view(CAMERA, np.full((HEIGHT, WIDTH), 1.95))
+    twice = [head_at(TEMPLATE, y=0.04, sigma_m=0.02, track_id=2), head_at(TEMPLATE)]
+    result = replace(room(), twice, depth)
+    assert len(result.regions) == 2 and [r.track_id for r in claims(result)] == [1]
+
+
+def test_sliver_of_a_face_is_claimed_where_depth_shows_the_head():
+    """From a tenth of its outline on; without depth people call no such thing a face."""
+    depth = depth_view(CAMERA, np.full((HEIGHT, WIDTH), 2.0))
+    assert claimed(head_at(TEMPLATE, away_deg=120), depth) > 0.8
+    assert claimed(head_at(TEMPLATE, away_deg=120)) < 0.5
+    assert claimed(head_at(TEMPLATE, away_deg=150), depth) < 0.5
+
+
+def test_box_stays_on_a_measured_head_whose_keypoints_are_imagined():
+    head = head_at(TEMPLATE, sigma_m=0.005)
+    keypoints = keypoints_of(CAMERA, head, TEMPLATE, score=0.4)
+    keypoints[0, :3, 0] += 10
+    (alone,), (pulled,) = (replace(room(), [head], keypoints=k).regions
+                           for k in (None, keypoints))  # fmt: skip
+    assert abs(alone.box[0] - pulled.box[0]) < 1.5
+    assert pulled.polygon[:, 0].max() > alone.polygon[:, 0].max() + 1  # covered all the same
 
 
 def test_uncertain_head_needs_a_clearer_occluder():

@@ -124,6 +124,47 @@ def test_a_body_far_from_any_surface_is_not_pulled_beyond_the_gate(registrar, sc
     assert moved <= MAX_SHIFT_M + 1e-9
 
 
+def unseen(head, template, shift_m):
+    """The same head as a body places it that no camera saw: far off, and not known well."""
+    pose = head.tf_world_head.copy()
+    pose[:3, 3] += [shift_m, 0, 0]
+    return replace(
+        head, tf_world_head=pose, vertices=template.place(pose), sigma_m=0.2, method="predicted",
+        confidence=0.1,
+    )  # fmt: skip
+
+
+def test_head_that_no_detector_sees_stays_where_depth_shows_it(registrar, scene, template):
+    """A patient was uncovered as soon as one view without a head moved the body by 40 cm."""
+    rough = displaced(np.random.default_rng(6), template, scene.tf_world_head, 0.02, 5, 0.03)
+    registrar([body_of(rough)], scene.depth, 0)
+    for k in range(1, 6):
+        lost = unseen(rough, template, 0.4)
+        head = registrar([body_of(lost)], scene.depth, k * 200_000_000)[0]
+        assert head.method == "registered"
+        assert error(head, scene.tf_world_head)[0] < 0.012
+    # How it is turned is the less known the longer it was not seen.
+    seen = registrar([body_of(rough)], scene.depth, 1_200_000_000)[0]
+    assert seen.sigma_m < head.sigma_m < 0.2
+
+
+def test_head_that_left_is_not_held_in_the_depth(registrar, scene, template):
+    rough = displaced(np.random.default_rng(7), template, scene.tf_world_head, 0.02, 5, 0.03)
+    registrar([body_of(rough)], scene.depth, 0)
+    empty = {n: replace(v, image=np.full_like(v.image, 6000)) for n, v in scene.depth.items()}
+    head = registrar([body_of(unseen(rough, template, 0.1))], empty, 200_000_000)[0]
+    assert head.method == "predicted" and head.sigma_m > 0.05
+
+
+def test_head_is_not_held_against_keypoints_of_several_views(registrar, scene, template):
+    """Somebody else stands where he stood; his own keypoints say where he is now."""
+    rough = displaced(np.random.default_rng(8), template, scene.tf_world_head, 0.02, 5, 0.03)
+    registrar([body_of(rough)], scene.depth, 0)
+    moved = replace(unseen(rough, template, 0.6), method="keypoints", sigma_m=0.03)
+    head = registrar([body_of(moved)], scene.depth, 200_000_000)[0]
+    assert error(head, moved.tf_world_head)[0] < 0.2
+
+
 def test_a_neighbour_s_head_does_not_pull(registrar, model, template):
     """The true head is hidden from depth; the neighbour's head 25 cm away must not take over."""
     rng = np.random.default_rng(7)

@@ -128,3 +128,12 @@ def test_any_keypoints_are_survived(keypoints):
     for stamp_ns in (0, SECOND // 10):
         for cover in cast(keypoints, net=net, stamp_ns=stamp_ns):
             assert np.isfinite(cover.region.box).all() and cover.replaced.any()
+
+
+def test_one_mistaken_joint_does_not_blow_up_the_cover():
+    """An ear far off makes two bones too long; half the image was covered for it."""
+    right = keypoints_of(CAMERA, FACE, TEMPLATE)
+    wrong = right.copy()
+    wrong[0, 4, :2] += 250
+    areas = [covered_by(cast(keypoints)).sum() for keypoints in (right, wrong)]
+    assert areas[1] < 2 * areas[0]

@@ -75,7 +75,7 @@ def test_bones_are_learnt_from_people_whom_several_views_see():
     length = np.linalg.norm(tall[BONE_A] - tall[BONE_B], axis=1)
     before = anybody.predict(STEP_NS).bone_sigma_m
     for views in (2, 3):
-        for step in range(60):
+        for _step in range(60):
             stamp_ns = anybody.stamp_ns + STEP_NS
             anybody.update(tall, CERTAIN, stamp_ns, anybody.predict(stamp_ns), views=views)
         learnt = np.abs(anybody.bone_m - length).max() < 0.01

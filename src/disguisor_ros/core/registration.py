@@ -68,13 +68,14 @@ FACE_ARM_M = 0.08
 #: A track that was not seen for so long starts anew.
 FORGET_S = 1.0
 
-#: For so long after depth last agreed with it, the place where a head's own keypoints were last
-#: confirmed is tried again when they are missing; how well it is known, metres.
+#: A head without keypoints is looked for where depth leads one to expect it for so long after
+#: depth last showed it, seconds; how well that is known, metres.
 STILL_S = 3.0
 STILL_SIGMA_M = 0.015
 
-#: A head whose keypoints want it farther than this from there is looked for in both places.
-FOLLOWED_M = 0.12
+#: A head that is known no better than this before depth is read, metres, may be where depth
+#: leads one to expect it instead.
+VAGUE_M = 0.06
 
 
 @dataclass
@@ -104,14 +105,15 @@ class Registration:
 
 @dataclass
 class _Still:
-    """Where depth last showed a head.
+    """Where depth last showed a head that had been confirmed by keypoints.
 
     Parameters
     ----------
     head : Head
     stamp_ns : int
+        When that was.
     seen_ns : int
-        When the head's own keypoints last agreed.
+        When keypoints of its own last agreed.
     """
 
     head: Head
@@ -131,8 +133,8 @@ class HeadRegistrar:
 
     A registration is used when the depth agrees with it (fitness, area) and when it stays near
     the body's head (shift, rotation). When a head's own keypoints are missing, or depth disagrees
-    with them, the place where both last agreed is tried as well: who lies or stands still is not
-    lost because a detector missed him. Otherwise the body's own head is used, with less trust
+    with them, it is followed from where both last agreed: nobody is lost whom depth still shows
+    because a detector missed him. Otherwise the body's own head is used, with less trust
     where the depth shows something else. All pass the temporal filter of the track.
 
     Parameters
@@ -179,11 +181,10 @@ class HeadRegistrar:
             others = np.delete(centers, i, axis=0)
             head, found = self._found(body.head, others, depth, stamp_ns)
             heads.append(self._filtered(head, found, stamp_ns))
-            if found is not None and head is not body.head:
-                still = self._still[head.track_id]
-                still.head, still.stamp_ns = heads[-1], stamp_ns
-            elif found is not None and head.method == "keypoints":
-                self._still[head.track_id] = _Still(heads[-1], stamp_ns, stamp_ns)
+            followed = found is not None and head is not body.head
+            if followed or (found is not None and head.method == "keypoints"):
+                seen_ns = self._still[head.track_id].seen_ns if followed else stamp_ns
+                self._still[head.track_id] = _Still(heads[-1], stamp_ns, seen_ns)
         return heads
 
     def _found(
@@ -198,15 +199,15 @@ class HeadRegistrar:
             expected = track.predicted(stamp_ns) if track is not None else None
             found = self._read(head, others, depth, expected)
         sure = found is not None and plausible(head, found)
-        before = self._followed(head.track_id, stamp_ns)
-        agreed = sure and head.method == "keypoints"
-        if before is not None and not (agreed and near(before, found)):
+        still = self._still.get(head.track_id)
+        before = self._followed(still, stamp_ns) if still is not None else None
+        own = sure and head.method == "keypoints"
+        vague = head.sigma_m >= VAGUE_M
+        if before is not None and (vague or not own):
             again = self._read(before, others, depth)
-            if again is not None and plausible(before, again) and (
-                not sure or head.method != "keypoints" or again.fitness >= found.fitness
-            ):
-                turned = self._still[head.track_id].turned(stamp_ns)
-                again.covariance[3:, 3:] += turned * np.eye(3)
+            better = again is not None and not (own and found.fitness > again.fitness)
+            if better and plausible(before, again) and (vague or plausible(head, again)):
+                again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
@@ -214,11 +215,8 @@ class HeadRegistrar:
             found = None
         return head, found
 
-    def _followed(self, track_id: int, stamp_ns: int) -> Head | None:
+    def _followed(self, still: _Still, stamp_ns: int) -> Head:
         """Where a head should be by now that the depth showed a moment ago."""
-        still = self._still.get(track_id)
-        if still is None:
-            return None
         track = self._filters.get(still.head.track_id)
         tf_world_head = still.head.tf_world_head.copy()
         if track is not None and track.stamp_ns == still.stamp_ns:
@@ -287,12 +285,6 @@ class HeadRegistrar:
             head.track_id, tf_world_head, self.template.place(tf_world_head, scale), sigma,
             method, confidence,
         )  # fmt: skip
-
-
-def near(head: Head, found: Registration) -> bool:
-    """Whether a registration lies where depth leads one to expect the head."""
-    shift = np.linalg.norm(found.translation - head.tf_world_head[:3, 3])
-    return bool(shift <= FOLLOWED_M)
 
 
 def plausible(head: Head, found: Registration) -> bool:

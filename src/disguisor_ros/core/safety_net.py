@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.face_cover import FACE_CONFIDENCE, Cover, outline_of
+from disguisor_ros.core.face_claim import FACE_CONFIDENCE
+from disguisor_ros.core.face_cover import Cover, outline_of
 from disguisor_ros.core.sightings import FACE_SCORE, MIN_SCORE, Sighting
 from disguisor_ros.core.types import Head, Region
 

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from disguisor_ros.core.anonymize import FaceRenderer
 from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.face_cover import FACE_CONFIDENCE
+from disguisor_ros.core.face_claim import FACE_CONFIDENCE
 from disguisor_ros.core.fitting import BodyFitter
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose3d import PoseEstimator
