@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from disguisor_ros.core.skeleton import BONE_A, BONE_B, BONE_LENGTH_M, BONE_SIGMA_M
+from disguisor_ros.core.types import HEAD_JOINTS
 
 #: Unforeseen acceleration of a joint, standard deviation, m/s^2.
 _ACCELERATION = 6.0
@@ -33,6 +34,9 @@ _HORIZON_S = 0.5
 _SURE_VIEWS = 3
 _BONE_GAIN, _BONE_MOST = 0.3, 15.0
 _BONE_M = 0.012
+
+#: Those of the head are left as they are: hidden ears are imagined in the same wrong place.
+_LEARNT = (BONE_A > max(HEAD_JOINTS)) & (BONE_B > max(HEAD_JOINTS))
 
 #: Ears, shoulders and hips.
 _TRUNK = [3, 4, 5, 6, 11, 12]
@@ -148,8 +152,12 @@ class Track:
         speed2 = self.body_covariance[1, 1] + _STROLL**2
         return Prediction(
             self.joints + moved, variance, speed2 * elapsed**2, self.drift, self.body,
-            self.bone_m, np.hypot(_BONE_M, BONE_SIGMA_M / np.sqrt(self.bone_weight)),
+            self.bone_m, self._bone_sigma_m(),
         )  # fmt: skip
+
+    def _bone_sigma_m(self) -> np.ndarray:
+        known = np.hypot(_BONE_M, BONE_SIGMA_M / np.sqrt(self.bone_weight))
+        return np.where(_LEARNT, known, BONE_SIGMA_M)
 
     def _walking(self) -> np.ndarray:
         """Velocity of the body as far as it is more than noise (James-Stein), shape (3,), m/s."""
@@ -193,7 +201,8 @@ class Track:
         if views >= _SURE_VIEWS:
             length = np.linalg.norm(joints[BONE_A] - joints[BONE_B], axis=-1)
             self.bone_weight = min(self.bone_weight + _BONE_GAIN, _BONE_MOST)
-            self.bone_m = self.bone_m + _BONE_GAIN / self.bone_weight * (length - self.bone_m)
+            gain = _LEARNT * _BONE_GAIN / self.bone_weight
+            self.bone_m = self.bone_m + gain * (length - self.bone_m)
         self.hits += 1
         self.vain_s = 0.0
 
