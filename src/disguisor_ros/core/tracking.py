@@ -33,7 +33,7 @@ _HORIZON_S = 0.5
 #: any adult (errors of keypoints stay for a while), up to a limit; and are never known better.
 _SURE_VIEWS = 3
 _BONE_GAIN, _BONE_MOST = 0.3, 15.0
-_BONE_M = 0.012
+_BONE_M = 0.02
 
 #: Those of the head are left as they are: hidden ears are imagined in the same wrong place.
 _LEARNT = (BONE_A > max(HEAD_JOINTS)) & (BONE_B > max(HEAD_JOINTS))
