@@ -169,6 +169,7 @@ def test_keys_and_permissions_are_made_by_ros2_security(tmp_path, monkeypatch, c
     asked = (tmp_path / "args").read_text()
     assert asked == f"security generate_artifacts -k {keystore} -p {keystore / 'policy.xml'}"
     assert "/disguisor/pose2d" in (keystore / "policy.xml").read_text()
+    assert (tmp_path / "args").stat().st_mode & 0o077 == 0  # as the keys: for the owner alone
 
 
 def test_a_stage_that_ends_gives_its_shared_memory_back(tmp_path, monkeypatch):

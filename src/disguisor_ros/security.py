@@ -200,7 +200,7 @@ def main(args) -> int:
     """Run ``disguisor secure``: write policy.xml into the keystore, then keys and permissions."""
     cameras = read_cameras(args.cameras_file)
     ros2 = shutil.which("ros2")
-    args.keystore.mkdir(parents=True, exist_ok=True)
+    args.keystore.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = args.keystore / "policy.xml"
     file.write_text(policy(cameras, args.pose2d))
     command = ["security", "generate_artifacts", "-k", str(args.keystore), "-p", str(file)]
@@ -209,7 +209,8 @@ def main(args) -> int:
             f"{file} is written, but there is no ros2 command to make keys and permissions of it;"
             f" where ROS 2 with sros2 is installed: ros2 {' '.join(command)}"
         )
-    if subprocess.run([ros2, *command]).returncode:
+    # sros2 leaves the keys readable to all users of the machine otherwise.
+    if subprocess.run([ros2, *command], umask=0o077).returncode:
         raise UserError(f"{file} is written, but `ros2 {' '.join(command)}` failed; see above")
     print(f"{args.keystore}: keys and permissions of {len(cameras)} cameras; see docs/privacy.md")
     return 0
