@@ -200,7 +200,7 @@ class HeadRegistrar:
             found = self._read(head, others, depth, expected)
         sure = found is not None and plausible(head, found)
         still = self._still.get(head.track_id)
-        before = self._followed(still, stamp_ns) if still is not None else None
+        before = self._followed(still, head, stamp_ns) if still is not None else None
         own = sure and head.method == "keypoints"
         vague = head.sigma_m >= VAGUE_M
         if before is not None and (vague or not own):
@@ -215,12 +215,17 @@ class HeadRegistrar:
             found = None
         return head, found
 
-    def _followed(self, still: _Still, stamp_ns: int) -> Head:
-        """Where a head should be by now that the depth showed a moment ago."""
+    def _followed(self, still: _Still, head: Head, stamp_ns: int) -> Head:
+        """Where a head should be by now that the depth showed a moment ago.
+
+        How it is turned even one view's keypoints know better.
+        """
         track = self._filters.get(still.head.track_id)
         tf_world_head = still.head.tf_world_head.copy()
         if track is not None and track.stamp_ns == still.stamp_ns:
             tf_world_head[:3, :3], tf_world_head[:3, 3] = track.predicted(stamp_ns)
+        if head.method == "keypoints":
+            tf_world_head[:3, :3] = head.tf_world_head[:3, :3]
         scale = head_scale(still.head, self.template)
         vertices = self.template.place(tf_world_head, scale)
         return replace(
