@@ -3,11 +3,9 @@
 import numpy as np
 from room import person
 
-from disguisor_ros.core.skeleton import BONE_A, BONE_B, BONE_LENGTH_M
 from disguisor_ros.core.tracking import Track, body_distance
 
 STEP_NS = 33_333_333
-BODY = (BONE_A > 4) & (BONE_B > 4)
 CERTAIN = np.tile(np.eye(3) * 0.02**2, (17, 1, 1))
 
 
@@ -69,18 +67,3 @@ def test_the_body_is_remembered_as_it_was_measured():
     )  # fmt: skip
     there = track.predict(1_100_000_000)
     assert np.allclose(there.body, person(0, 0)) and np.allclose(there.drift, 0.1)
-
-
-def test_bones_are_learnt_from_people_whom_several_views_see():
-    tall, anybody = person(0, 0, size=1.1), Track(1, person(0, 0), CERTAIN, 0)
-    length = np.linalg.norm(tall[BONE_A] - tall[BONE_B], axis=1)
-    before = anybody.predict(STEP_NS).bone_sigma_m
-    for views in (2, 3):
-        for _ in range(60):
-            stamp_ns = anybody.stamp_ns + STEP_NS
-            anybody.update(tall, CERTAIN, stamp_ns, anybody.predict(stamp_ns), views=views)
-        learnt = np.abs(anybody.bone_m - length)[BODY].max() < 0.01
-        assert learnt == (views == 3)
-    after = anybody.predict(anybody.stamp_ns + STEP_NS).bone_sigma_m
-    assert (after < before)[BODY].all() and (after[BODY] > 0.01).all()
-    assert (after == before)[~BODY].all() and (anybody.bone_m == BONE_LENGTH_M)[~BODY].all()

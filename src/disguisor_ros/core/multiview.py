@@ -17,7 +17,7 @@ from disguisor_ros.core.detections import Detections, extent_area, similarity
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.placement import Settled, settle
 from disguisor_ros.core.refinement import Held, Prior, solve
-from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_SIGMA_M, MIRROR
+from disguisor_ros.core.skeleton import MIRROR
 from disguisor_ros.core.tracking import Prediction
 from disguisor_ros.core.triangulation import (
     Observations,
@@ -266,18 +266,15 @@ class Scene:
         joints = np.full((len(groups), 17, 3), np.nan)
         variance = np.full((len(groups), 17), np.inf)
         drift = np.zeros((len(groups), 17, 3))
-        bones = np.tile([[BONE_LENGTH_M], [BONE_SIGMA_M]], (1, len(groups), 1))
         for k, group in enumerate(groups):
-            if group.track is not None:
-                expected = self.expected[group.track]
-                bones[:, k] = expected.bone_m, expected.bone_sigma_m
             if k in settled:
                 joints[k], variance[k] = settled[k].expected, settled[k].variance
             elif group.track is not None:
+                expected = self.expected[group.track]
                 joints[k], variance[k], drift[k] = (
                     expected.joints, expected.variance, expected.drift,
                 )  # fmt: skip
-        return Prior(joints, variance, drift, *bones)
+        return Prior(joints, variance, drift)
 
 
 def _misfit(residual: np.ndarray) -> np.ndarray:

@@ -198,7 +198,6 @@ class PoseEstimator:
                 expected[group.track],
                 group.anchored,
                 group.drift,
-                len(group.detections),
             )
         else:
             track = Track(

@@ -6,7 +6,7 @@ by one bone. Limbs are eliminated first: only 27 of the 51 coordinates are solve
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -83,15 +83,11 @@ class Prior:
         Of each joint by itself, per axis.
     drift : ndarray, shape (P, 17, 3), metres
         One standard deviation of a shift of all joints together: of a distance that was guessed.
-    bone_m, bone_sigma_m : ndarray, shape (P, 26), metres
-        Lengths of bones and their standard deviations; those of adults when not given.
     """
 
     joints: np.ndarray
     variance: np.ndarray
     drift: np.ndarray
-    bone_m: np.ndarray = field(default_factory=lambda: BONE_LENGTH_M)
-    bone_sigma_m: np.ndarray = field(default_factory=lambda: BONE_SIGMA_M)
 
     def information(self) -> np.ndarray:
         """Inverse covariance of each joint, shape (P, 17, 3, 3); 0 where nothing is expected."""
@@ -197,8 +193,6 @@ class _Problem:
     distance_m : ndarray, shape (P,)
     firmness : ndarray, shape (P,)
         See :class:`Held`; inverse variance, 0 for whom several views see.
-    bone_m, bone_sigma_m : ndarray, shape (P, 26), metres
-        See :class:`Prior`.
     """
 
     observations: Observations
@@ -211,8 +205,6 @@ class _Problem:
     pull: np.ndarray
     distance_m: np.ndarray
     firmness: np.ndarray
-    bone_m: np.ndarray
-    bone_sigma_m: np.ndarray
 
     @classmethod
     def of(cls, observations, prior, floor_z_m, held) -> _Problem:
@@ -220,9 +212,7 @@ class _Problem:
         lonely = (observations.score > 0).sum(axis=1) < 2
         limp = lonely & ~_NOT_LIMP
         expected, information = np.zeros((persons, 17, 3)), np.zeros((persons, 17, 3, 3))
-        bones = np.stack([BONE_LENGTH_M, BONE_SIGMA_M])[:, None].repeat(persons, axis=1)
         if prior is not None:  # who was seen to lie or sit is not drawn upright
-            bones[:] = np.broadcast_arrays(bones[0], prior.bone_m, prior.bone_sigma_m)[1:]
             expected, information = np.nan_to_num(prior.joints), prior.information()
             lonely &= ~np.isfinite(prior.joints).all(-1)
         pull, distance_m = np.zeros((persons, 9, 3)), np.zeros(persons)
@@ -232,7 +222,7 @@ class _Problem:
             firmness[held.persons] = (_HELD * held.sigma_m) ** -2.0
         return cls(
             observations, _quadratic_of_rays(observations), expected, information,
-            limp, lonely, floor_z_m, pull, distance_m, firmness, *bones,
+            limp, lonely, floor_z_m, pull, distance_m, firmness,
         )  # fmt: skip
 
     def take(self, persons: np.ndarray) -> _Problem:
@@ -241,7 +231,6 @@ class _Problem:
             self.observations.take(persons), self.rays[persons], self.expected[persons],
             self.information[persons], self.limp[persons], self.lonely[persons], self.floor_z_m,
             self.pull[persons], self.distance_m[persons], self.firmness[persons],
-            self.bone_m[persons], self.bone_sigma_m[persons],
         )  # fmt: skip
 
     def linearized(self, joints: np.ndarray) -> Equations:
@@ -255,7 +244,7 @@ class _Problem:
         if self.floor_z_m is not None:
             _add_heights(blocks, vector, joints, self.floor_z_m, self.lonely)
         vector = vector - (blocks @ joints[..., None])[..., 0]
-        equations = Equations(blocks, vector, joints, self.bone_m, self.bone_sigma_m)
+        equations = Equations(blocks, vector, joints)
         equations.add_arms(joints, axes)
         if self.firmness.any():
             equations.hold(self.pull, self.distance_m, self.firmness, joints)
@@ -336,16 +325,15 @@ class Equations:
     vector : ndarray, shape (P, 17, 3)
         Negative gradient of that.
     joints : ndarray, shape (P, 17, 3), metres, world
-    bone_m, bone_sigma_m : ndarray, shape (P, 26) or (26,), metres
     """
 
-    def __init__(self, blocks, vector, joints, bone_m=BONE_LENGTH_M, bone_sigma_m=BONE_SIGMA_M):
+    def __init__(self, blocks: np.ndarray, vector: np.ndarray, joints: np.ndarray):
         persons = len(joints)
         bone = joints[:, BONE_A] - joints[:, BONE_B]
         length = np.maximum(np.sqrt((bone * bone).sum(-1)), 1e-3)
         axis = bone / length[..., None]
-        short = bone_m - length
-        factor = 1.0 / (bone_sigma_m**2 + (short / 3.0) ** 2)
+        short = BONE_LENGTH_M - length
+        factor = 1.0 / (BONE_SIGMA_M**2 + (short / 3.0) ** 2)
         pull = factor[..., None] * axis
         outer = pull[..., :, None] * axis[..., None, :]
         vector = vector + _INCIDENCE @ (short[..., None] * pull)

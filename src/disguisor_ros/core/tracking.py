@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from disguisor_ros.core.skeleton import BONE_A, BONE_B, BONE_LENGTH_M, BONE_SIGMA_M
-from disguisor_ros.core.types import HEAD_JOINTS
-
 #: Unforeseen acceleration of a joint, standard deviation, m/s^2.
 _ACCELERATION = 6.0
 
@@ -27,16 +24,6 @@ _STROLL = 0.3
 
 #: A body that was not seen for longer is not extrapolated further, seconds.
 _HORIZON_S = 0.5
-
-
-#: Bones are learnt from so many views, an instant counting for this share of what is known of
-#: any adult (errors of keypoints stay for a while), up to a limit; and are never known better.
-_SURE_VIEWS = 3
-_BONE_GAIN, _BONE_MOST = 0.3, 15.0
-_BONE_M = 0.02
-
-#: Those of the head are left as they are: hidden ears are imagined in the same wrong place.
-_LEARNT = (BONE_A > max(HEAD_JOINTS)) & (BONE_B > max(HEAD_JOINTS))
 
 #: Ears, shoulders and hips.
 _TRUNK = [3, 4, 5, 6, 11, 12]
@@ -59,8 +46,6 @@ class Prediction:
     body : ndarray, shape (17, 3), metres, world, or None
         Joints when the distance was last measured: what the person's size and height are known
         from. None if it never was.
-    bone_m, bone_sigma_m : ndarray, shape (26,), metres
-        Lengths of this person's bones and their standard deviations.
     """
 
     joints: np.ndarray
@@ -68,8 +53,6 @@ class Prediction:
     body_variance: float
     drift: np.ndarray
     body: np.ndarray | None
-    bone_m: np.ndarray
-    bone_sigma_m: np.ndarray
 
 
 @dataclass
@@ -96,10 +79,6 @@ class Track:
         See :class:`Prediction`.
     body : ndarray, shape (17, 3), or None
         See :class:`Prediction`.
-    bone_m : ndarray, shape (26,), metres
-        Mean lengths of this person's bones, those of any adult to begin with.
-    bone_weight : float
-        How many such adults the mean is worth.
     seen_s, vain_s : float
         Seconds in which the person was seen, and those since then in which the cameras that saw
         the person last have looked in vain.
@@ -120,8 +99,6 @@ class Track:
     body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.5**2]))
     drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     body: np.ndarray | None = None
-    bone_m: np.ndarray = field(default_factory=lambda: BONE_LENGTH_M)
-    bone_weight: float = 1.0
     age: int = 0
     hits: int = 1
     seen_s: float = 0.0
@@ -151,13 +128,8 @@ class Track:
         moved = walking * moving + (self.velocity - walking) * swinging
         speed2 = self.body_covariance[1, 1] + _STROLL**2
         return Prediction(
-            self.joints + moved, variance, speed2 * elapsed**2, self.drift, self.body,
-            self.bone_m, self._bone_sigma_m(),
-        )  # fmt: skip
-
-    def _bone_sigma_m(self) -> np.ndarray:
-        known = np.hypot(_BONE_M, BONE_SIGMA_M / np.sqrt(self.bone_weight))
-        return np.where(_LEARNT, known, BONE_SIGMA_M)
+            self.joints + moved, variance, speed2 * elapsed**2, self.drift, self.body
+        )
 
     def _walking(self) -> np.ndarray:
         """Velocity of the body as far as it is more than noise (James-Stein), shape (3,), m/s."""
@@ -173,7 +145,6 @@ class Track:
         expected: Prediction,
         measured: bool = True,
         drift: np.ndarray | None = None,
-        views: int = 0,
     ) -> None:
         """Take over joints that were estimated with the prediction as prior.
 
@@ -198,11 +169,6 @@ class Track:
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
         self.drift = drift
         self.body = joints if measured else self.body
-        if views >= _SURE_VIEWS:
-            length = np.linalg.norm(joints[BONE_A] - joints[BONE_B], axis=-1)
-            self.bone_weight = min(self.bone_weight + _BONE_GAIN, _BONE_MOST)
-            gain = _LEARNT * _BONE_GAIN / self.bone_weight
-            self.bone_m = self.bone_m + gain * (length - self.bone_m)
         self.hits += 1
         self.vain_s = 0.0
 
