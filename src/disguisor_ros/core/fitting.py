@@ -58,8 +58,10 @@ LIMIT_SIGMA_DEG = 4.0
 #: Instants whose errors count as one: detectors err alike from frame to frame.
 CORRELATED_INSTANTS = 10
 
-#: How far off a guessed distance is taken to be at the first sight of somebody, metres.
-FIRST_SIGHT_M = 0.10
+#: How far off a guessed distance is taken to be at the first sight of somebody, metres, by the
+#: mean score of the joints that are seen: detections of nobody score low.
+FIRST_SIGHT_M = (0.03, 0.10)
+FIRST_SIGHT_SCORE = (0.35, 0.50)
 
 #: A track that was not seen for so long starts anew.
 FORGET_S = 2.0
@@ -421,9 +423,13 @@ def _shared_variance(person: Person3D) -> float:
     if not known.any():
         return 0.0
     variance = float(np.linalg.eigvalsh(person.covariance[known])[:, -1].min())
+    if person.age > 1:
+        return variance
     # One view's first sight may be of nobody: the image that shows it is covered where it shows
     # it, but not half of all others.
-    return min(variance, FIRST_SIGHT_M**2) if person.age <= 1 else variance
+    seen = person.confidence[person.confidence > 0]
+    score = seen.mean() if len(seen) else 0.0
+    return min(variance, float(np.interp(score, FIRST_SIGHT_SCORE, FIRST_SIGHT_M)) ** 2)
 
 
 def _torso_frame(joints: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ class Track:
     velocity_variance: np.ndarray = field(default_factory=lambda: np.full(17, 0.5**2))
     body_velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
     body_lag: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.5**2]))
+    body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.3**2]))
     drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     body: np.ndarray | None = None
     age: int = 0
