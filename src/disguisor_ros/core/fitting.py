@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -58,9 +58,10 @@ LIMIT_SIGMA_DEG = 4.0
 #: Instants whose errors count as one: detectors err alike from frame to frame.
 CORRELATED_INSTANTS = 10
 
-#: How far off a guessed distance is taken to be at the first sight of somebody, metres, by the
-#: mean score of the joints that are seen: detections of nobody score low.
-FIRST_SIGHT_M = (0.03, 0.10)
+#: How far off a head is taken to be at most at the first sight of somebody by one view, metres, by
+#: the mean score of the joints that are seen. Detections of nobody score low: the image that
+#: shows one is covered where it shows it, but not half of all others.
+FIRST_SIGHT_M = (0.05, 0.15)
 FIRST_SIGHT_SCORE = (0.35, 0.50)
 
 #: A track that was not seen for so long starts anew.
@@ -217,6 +218,9 @@ class BodyFitter:
                 states[i] = before.carried(shift, _shared_variance(person), stamp_ns)
             elif person.status != "multiview":
                 states[i] = states[i].loosened(_shared_variance(person))
+                if person.age <= 1:
+                    sigma_m = min(states[i].sigma_m, _first_sight_m(person))
+                    states[i] = replace(states[i], sigma_m=sigma_m)
         return states
 
     def _remember(self, persons, solution, tracks, states, stamp_ns) -> None:
@@ -422,14 +426,12 @@ def _shared_variance(person: Person3D) -> float:
     known = np.isfinite(person.covariance).all(axis=(1, 2))
     if not known.any():
         return 0.0
-    variance = float(np.linalg.eigvalsh(person.covariance[known])[:, -1].min())
-    if person.age > 1:
-        return variance
-    # One view's first sight may be of nobody: the image that shows it is covered where it shows
-    # it, but not half of all others.
+    return float(np.linalg.eigvalsh(person.covariance[known])[:, -1].min())
+
+
+def _first_sight_m(person: Person3D) -> float:
     seen = person.confidence[person.confidence > 0]
-    score = seen.mean() if len(seen) else 0.0
-    return min(variance, float(np.interp(score, FIRST_SIGHT_SCORE, FIRST_SIGHT_M)) ** 2)
+    return float(np.interp(seen.mean() if len(seen) else 0.0, FIRST_SIGHT_SCORE, FIRST_SIGHT_M))
 
 
 def _torso_frame(joints: np.ndarray) -> np.ndarray:

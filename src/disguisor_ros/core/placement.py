@@ -33,6 +33,11 @@ _SAME_BODY = 0.05
 _DEEP_BODY_M = 0.15
 
 
+#: Nobody whom one view alone has ever seen is nearer to it, metres: who fills the image is hardly
+#: found as a whole person, and a stray detection must not cover all of it.
+NEAREST_BODY_M = 0.8
+
+
 @dataclass
 class Settled:
     """A person whom one view sees, the distance settled.
@@ -122,6 +127,8 @@ def settle(
             moved, variance = None, variance + off2 / 4
         else:
             distance, variance = measured, noise + off2 / 4
+    if not anchored:
+        distance = max(distance, NEAREST_BODY_M)
     joints = span.scaled(joints if moved is None else moved, distance)
     expected = span.scaled(track.joints, distance) if anchored else joints.copy()
     own = (track.variance if anchored else POSE_SIGMA_M**2).copy()

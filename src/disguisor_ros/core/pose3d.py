@@ -241,7 +241,7 @@ class PoseEstimator:
                 continue
             track.age += 1
             patience_s = min(self.predict_s, track.seen_s + _BRIEF_S)
-            known = track.hits > 1 or track.anchored
+            known = track.hits > 2 or track.anchored
             if not (known and self._remembered(track, patience_s)):
                 continue
             persons.append(
