@@ -37,6 +37,10 @@ _DEEP_BODY_M = 0.15
 #: found as a whole person, and a stray detection must not cover all of it.
 NEAREST_BODY_M = 0.8
 
+#: ... nor are his head and trunk higher over the floor.
+HIGHEST_M = 2.1
+_FARTHEST_M = 8.0
+
 
 @dataclass
 class Settled:
@@ -128,7 +132,7 @@ def settle(
         else:
             distance, variance = measured, noise + off2 / 4
     if not anchored:
-        distance = max(distance, NEAREST_BODY_M)
+        distance = max(distance, _least_distance_m(center, joints, distance, floor_z_m))
     joints = span.scaled(joints if moved is None else moved, distance)
     expected = span.scaled(track.joints, distance) if anchored else joints.copy()
     own = (track.variance if anchored else POSE_SIGMA_M**2).copy()
@@ -140,6 +144,17 @@ def settle(
     return Settled(
         joints, expected, own, span.pull(joints), distance, sigma_m, held_m, moved is not None
     )
+
+
+def _least_distance_m(
+    center: np.ndarray, joints: np.ndarray, distance: float, floor_z_m: float | None
+) -> float:
+    """How near to a camera somebody may be whose joints lie so at a distance, metres."""
+    top = np.nanmax(joints[CORE, 2])
+    if floor_z_m is None or top <= floor_z_m + HIGHEST_M or center[2] <= floor_z_m + HIGHEST_M:
+        return NEAREST_BODY_M
+    drop = (center[2] - floor_z_m - HIGHEST_M) / max(center[2] - top, 0.01)
+    return max(NEAREST_BODY_M, min(distance * drop, _FARTHEST_M))
 
 
 class _Span:
