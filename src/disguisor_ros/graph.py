@@ -96,6 +96,7 @@ class Graph:
         command = [
             sys.executable, "-m", f"disguisor_ros.nodes.{stage.module}", "--ros-args",
             "--params-file", str(self.config), "--params-file", str(own),
+            "--enclave", f"/disguisor/{name}",
         ]  # fmt: skip
         if stage.namespace:
             command += ["-r", f"__ns:={stage.namespace}"]

@@ -78,7 +78,8 @@ class Replay:
         self._stage_ms: dict[str, float] = {}
         self._seconds = 0.0
         self._changed = threading.Condition()
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        enclave = ["--ros-args", "--enclave", "/disguisor/player"]  # see docs/privacy.md, SROS2
+        rclpy.init(args=enclave, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("disguisor_run")
         self._publishers = {}
         self._advertise()
