@@ -427,3 +427,15 @@ def test_heads_anywhere_never_crash(place, yaw, sigma, width):
 def test_two_runs_are_identical():
     heads = [head_at(TEMPLATE), head_at(TEMPLATE, 2.5, 0.3, away_deg=50)]
     np.testing.assert_array_equal(replace(room(), heads).image, replace(room(), heads).image)
+
+
+def test_a_head_that_may_be_turned_less_is_covered_from_the_side():
+    """In the fault campaign a head was taken to be turned 30 degrees further than it was."""
+    image = np.full((240, 320, 3), 90, np.uint8)
+    sure, doubtful = (
+        changed(image, replace(image, [head_at(TEMPLATE, 2.0, away_deg=150.0, sigma_m=sigma)]))
+        for sigma in (0.005, 0.02)
+    )
+    there = head_at(TEMPLATE, 2.0, away_deg=120.0, sigma_m=0.005)
+    cheek = changed(image, replace(image, [there]))
+    assert (sure & cheek).sum() < 0.7 * cheek.sum() and (doubtful & cheek).sum() > 0.95 * cheek.sum()

@@ -38,6 +38,11 @@ _TURNED_DEG = (80.0, 110.0)
 #: face: who is that badly known may be turned any way.
 UNSURE_SIGMA_M = 0.06
 
+#: ... and from which the whole side of a head is covered that is turned away by so much, degrees:
+#: such heads were seen turned by 30 degrees more than they are, and a cheek left open.
+DOUBT_SIGMA_M = 0.012
+_DOUBT_DEG = 80.0
+
 #: Then what depth shows is left alone where it cannot be the head: this many standard deviations
 #: nearer or farther than it should be, or that much higher or lower, metres, and this far from
 #: all that may be the head, metres.
@@ -304,7 +309,11 @@ def _cover(
     """Grow a rendered face by its margin, take out what hides it, and describe the region."""
     known = hits.triangle >= 0
     face = crop.enlarge(known & template.on_face[hits.triangle])
-    sought = crop.enlarge(known) if one.aside_m > UNSURE_SIGMA_M else face
+    sought = face
+    if one.aside_m > UNSURE_SIGMA_M:
+        sought = crop.enlarge(known)
+    elif one.sigma_m > DOUBT_SIGMA_M and one.turn_deg > _DOUBT_DEG:
+        sought = crop.enlarge(known & template.on_front[hits.triangle])
     if not sought.any():
         return None
     surface_m = crop.enlarge(hits.depth_m)

@@ -89,6 +89,12 @@ class HeadTemplate:
         return self.face[self.faces].all(axis=1)
 
     @cached_property
+    def on_front(self) -> np.ndarray:
+        """Which triangles lie before the ears, between chin and hairline, shape (F,), bool."""
+        x, _, z = self.vertices.T
+        return ((x > -0.02) & (z > -0.13) & (z < 0.09))[self.faces].all(axis=1)
+
+    @cached_property
     def on_mask(self) -> np.ndarray:
         """Which triangles a surgical mask would cover, shape (F,), bool."""
         return self.mask[self.faces].all(axis=1)
