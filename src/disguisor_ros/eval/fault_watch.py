@@ -45,7 +45,12 @@ class Watch:
         self._under_way: dict[tuple[str, int], float] = {}
         self._ledgers: dict[str, dict[str, int]] = {}
         self._lost_lives = Counter()
+        self._transforms = recording.transforms
+        self.driver_restarts = 0
         self._forget()
+        self._connect()
+
+    def _connect(self) -> None:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("disguisor_faults")
         queue = QoSProfile(depth=30)
@@ -56,7 +61,6 @@ class Watch:
         }
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._static = self.node.create_publisher(TFMessage, "/tf_static", latched)
-        self._transforms = recording.transforms
         self.publish_transforms()
         for camera in self.cameras:
             self.node.create_subscription(
@@ -78,6 +82,16 @@ class Watch:
         self._executor.shutdown()
         self._thread.join(5.0)
         rclpy.try_shutdown()
+
+    def restart_drivers(self) -> None:
+        """Start the publishers of the input anew.
+
+        A reader that is killed while it copies a message from the publisher's shared memory never
+        gives that part back: after some dozen kills no image fits in (Fast DDS 3.2).
+        """
+        self.close()
+        self._connect()
+        self.driver_restarts += 1
 
     def _forget(self) -> None:
         self.frames_in = self.frames_out = self.blank = self.unknown = 0
@@ -137,7 +151,8 @@ class Watch:
         def end():
             executor.shutdown()
             thread.join(5.0)
-            node.destroy_node()
+            if node.context.ok():  # the drivers may have been started anew meanwhile
+                node.destroy_node()
 
         return end
 
@@ -288,6 +303,7 @@ class Watch:
                 "frames_blank": self.blank,
                 "frames_of_unknown_stamp": self.unknown,
                 "ledger_errors": self.ledger_errors,
+                "driver_restarts": self.driver_restarts,
             }
 
 

@@ -34,6 +34,8 @@ from disguisor_ros.graph import Graph, set_environment, stages
 CONTROL_S = 15.0
 #: The graph must be up after this long, seconds.
 START_S = 300.0
+#: When a killed stage gives no image for this long the drivers are started anew, seconds.
+STUCK_S = 20.0
 #: What has not recovered after this long has not recovered, seconds.
 LOST_S = 60.0
 #: Instants that may be under way at once at full rate.
@@ -195,8 +197,7 @@ class Campaign:
                 self._inject()
                 status.update(f"{sum(self.injected.values())} faults, {self.watch.line()}")
                 self._for(self.random.expovariate(1 / self.args.every))
-                while self.killed or any(f.name == "stop" for f in self.active):
-                    self._for(0.1)
+                self._wait_for_stages()
         self._until(lambda: not (self.active or self.watch.recovering()), LOST_S, None)
         if self.args.minutes:
             self._soak(60 * self.args.minutes, console)
@@ -214,6 +215,15 @@ class Campaign:
             "seed": self.args.seed,
             "fps": self.args.fps,
         }
+
+    def _wait_for_stages(self) -> None:
+        """Play on until every stage that was killed or stopped is back."""
+        since = time.monotonic()
+        while self.killed or any(f.name == "stop" for f in self.active):
+            self._for(0.1)
+            if time.monotonic() - since > STUCK_S:
+                self.watch.restart_drivers()
+                since = time.monotonic()
 
     # Playing.
 
