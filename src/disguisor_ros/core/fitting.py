@@ -430,6 +430,7 @@ def _shared_variance(person: Person3D) -> float:
 
 
 def _first_sight_m(person: Person3D) -> float:
+    """Bound of a head's standard deviation at a first sight: see :data:`FIRST_SIGHT_M`."""
     seen = person.confidence[person.confidence > 0]
     return float(np.interp(seen.mean() if len(seen) else 0.0, FIRST_SIGHT_SCORE, FIRST_SIGHT_M))
 

@@ -90,14 +90,12 @@ class HeadState:
         """
         seconds = max((stamp_ns - self.stamp_ns) * 1e-9, 0.0)
         turned = np.deg2rad(WALK_DEG) ** 2 * seconds
-        sigma = float(np.sqrt(self.sigma_m**2 + variance))
+        loose = self.loosened(variance)
         return replace(
-            self,
+            loose,
             translation=self.translation + moved,
-            covariance=self.covariance + np.diag([variance] * 3 + [turned] * 3),
-            sigma_m=sigma,
+            covariance=loose.covariance + np.diag([0.0] * 3 + [turned] * 3),
             method="predicted",
-            confidence=confidence_of(sigma),
             stamp_ns=stamp_ns,
         )
 
