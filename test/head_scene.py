@@ -53,7 +53,8 @@ def head_at(
     pose = np.eye(4)
     pose[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
     pose[:3, 3] = x, y, z
-    return Head(track_id, pose, template.place(pose), sigma_m, "registered", confidence)
+    covariance = sigma_m**2 * np.eye(3)
+    return Head(track_id, pose, template.place(pose), covariance, "registered", confidence)
 
 
 def keypoints_of(camera, head, template, score=0.9):

@@ -1,6 +1,7 @@
 """Faces are replaced, nothing else is, and nothing of them stays."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -322,6 +323,35 @@ def test_cover_grows_with_uncertainty():
     assert sizes[0] < sizes[1] < sizes[2]
 
 
+def reached(covariance, **place):
+    """Box (left, top, right, bottom) of what is covered for a head that is so uncertain."""
+    head = head_at(TEMPLATE, **place)
+    head.covariance = np.diag(np.square(covariance))
+    touched = changed(room(), replace(room(), [head]))
+    rows, columns = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1], rows[-1]])
+
+
+def test_cover_grows_where_the_head_may_be():
+    """The camera looks along x; 300 pixels are a metre at 1 m, 150 at the head."""
+    at_all = reached((0.07, 0.07, 0.07))  # whole head, the same all around
+    aside = reached((0.07, 0.12, 0.07)) - at_all
+    np.testing.assert_allclose(aside, [-2 * 0.05 * 150, 0, 2 * 0.05 * 150, 0], atol=3)
+    above = reached((0.07, 0.07, 0.12)) - at_all
+    np.testing.assert_allclose(above, [0, -2 * 0.05 * 150, 0, 2 * 0.05 * 150], atol=3)
+
+
+def test_who_may_be_nearer_or_farther_is_not_covered_the_wider():
+    np.testing.assert_array_equal(reached((0.4, 0.01, 0.01)), reached((0.01, 0.01, 0.01)))
+
+
+def test_who_is_not_seen_at_all_is_covered_farther_around():
+    image, head = room(), head_at(TEMPLATE, sigma_m=0.3)
+    unseen = dataclasses.replace(head, method="predicted")
+    sizes = [changed(image, replace(image, [h])).sum() for h in (head, unseen)]
+    assert sizes[1] > 1.5 * sizes[0]
+
+
 def test_light_follows_the_surroundings():
     head, face = head_at(TEMPLATE), face_pixels(head_at(TEMPLATE))
     dark, bright = (replace(np.full((HEIGHT, WIDTH, 3), v, np.uint8), [head]) for v in (40, 150))
@@ -388,7 +418,7 @@ def malformed():
     nan_vertices, few_vertices, nan_sigma = (copy.deepcopy(head) for _ in range(3))
     nan_vertices.vertices[7] = np.nan
     few_vertices.vertices = head.vertices[:10]
-    nan_sigma.sigma_m = nan_sigma.confidence = float("nan")
+    nan_sigma.covariance[0, 0] = nan_sigma.confidence = float("nan")
     return [nan_vertices, few_vertices, nan_sigma]
 
 

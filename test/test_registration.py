@@ -129,8 +129,8 @@ def unseen(head, template, shift_m):
     pose = head.tf_world_head.copy()
     pose[:3, 3] += [shift_m, 0, 0]
     return replace(
-        head, tf_world_head=pose, vertices=template.place(pose), sigma_m=0.2, method="predicted",
-        confidence=0.1,
+        head, tf_world_head=pose, vertices=template.place(pose), covariance=0.2**2 * np.eye(3),
+        method="predicted", confidence=0.1,
     )  # fmt: skip
 
 
@@ -160,7 +160,9 @@ def test_head_is_not_held_against_keypoints_of_several_views(registrar, scene, t
     """Somebody else stands where he stood; his own keypoints say where he is now."""
     rough = displaced(np.random.default_rng(8), template, scene.tf_world_head, 0.02, 5, 0.03)
     registrar([body_of(rough)], scene.depth, 0)
-    moved = replace(unseen(rough, template, 0.6), method="keypoints", sigma_m=0.03)
+    moved = replace(
+        unseen(rough, template, 0.6), method="keypoints", covariance=0.03**2 * np.eye(3)
+    )
     head = registrar([body_of(moved)], scene.depth, 200_000_000)[0]
     assert error(head, moved.tf_world_head)[0] < 0.2
 

@@ -159,7 +159,8 @@ def read_head(message: msg.Head) -> Head:
     Raises
     ------
     ValueError
-        If a number is not finite, the quaternion is not a rotation or the mesh is cut short.
+        If a number is not finite, the quaternion is not a rotation, the covariance none or the
+        mesh is cut short.
     """
     p, q = message.pose.position, message.pose.orientation
     numbers = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
@@ -170,8 +171,14 @@ def read_head(message: msg.Head) -> Head:
         raise ValueError(f"head {message.track_id}: the quaternion's norm is not 1")
     if len(vertices) % 3 or message.method >= len(_METHODS):
         raise ValueError(f"head {message.track_id} is malformed")
-    if not (0 <= message.sigma < _MAX_METRE and 0 <= message.confidence <= 1):
-        raise ValueError(f"head {message.track_id}: sigma or confidence is out of range")
+    if not 0 <= message.confidence <= 1:
+        raise ValueError(f"head {message.track_id}: confidence is out of range")
+    covariance = np.array(message.covariance, dtype=np.float64).reshape(3, 3)
+    _check_finite(covariance, f"head {message.track_id}: covariance", _MAX_METRE**2)
+    tiny = 1e-6 * np.abs(covariance).max()
+    skew = np.abs(covariance - covariance.T).max()
+    if skew > tiny or np.linalg.eigvalsh(covariance)[0] < -tiny:
+        raise ValueError(f"head {message.track_id}: covariance is not symmetric and positive")
     tf_world_head = np.eye(4)
     tf_world_head[:3, :3] = Rotation.from_quat(numbers[3:]).as_matrix()
     tf_world_head[:3, 3] = numbers[:3]
@@ -179,7 +186,7 @@ def read_head(message: msg.Head) -> Head:
         track_id=message.track_id,
         tf_world_head=tf_world_head,
         vertices=vertices.reshape(-1, 3),
-        sigma_m=float(message.sigma),
+        covariance=covariance,
         method=_METHODS[message.method],
         confidence=float(message.confidence),
     )
@@ -199,7 +206,7 @@ def write_head(head: Head) -> msg.Head:
     return msg.Head(
         track_id=head.track_id,
         pose=pose,
-        sigma=float(head.sigma_m),
+        covariance=head.covariance.ravel(),
         method=_METHODS.index(head.method),
         confidence=float(np.clip(head.confidence, 0, 1)),
         vertices=flat(head.vertices),

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.covariance import bounded, largest_sigma
 from disguisor_ros.core.face_claim import (
     FACE_CONFIDENCE,
     PROFILE_DEG,
@@ -23,15 +24,17 @@ from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
 
 #: Cover reaches this far around the face, metres: what the template's face may be too small.
-MARGIN_M = 0.011
+MARGIN_M = 0.006
 
-#: ... and this many standard deviations of the head's position, up to a limit in metres.
+#: ... and this many standard deviations of the head's position across the view, up to a limit,
+#: metres: one for people whom some camera sees, one for those whom none does.
 MARGIN_SIGMAS = 2.0
-MAX_MARGIN_M = 0.60
+MAX_MARGIN_M = 0.30
+MAX_MARGIN_UNSEEN_M = 0.60
 
 #: Of a face that is turned away an edge is seen, which a small error of the turn moves far over
 #: the head: so much more is covered then, metres, between these angles, degrees.
-TURNED_M = 0.012
+TURNED_M = 0.008
 _TURNED_DEG = (80.0, 110.0)
 
 #: Standard deviation of the place, metres, from which the whole head is covered and not only its
@@ -54,7 +57,7 @@ _SOUGHT_SAFETY_M = 0.04
 #: glasses, a cap's brim or a hand at the chin stand out.
 OCCLUDER_M = 0.06
 
-#: ... and this many standard deviations of the head's position.
+#: ... and this many standard deviations of the head's distance.
 OCCLUDER_SIGMAS = 3.0
 
 #: Breathing masks and respirators stand out before mouth and nose, metres, and narrow to so much
@@ -62,7 +65,7 @@ OCCLUDER_SIGMAS = 3.0
 MUZZLE_M = 0.05
 _MUZZLE_WIDTH = 0.6
 
-#: Standard deviation, metres, of a head whose own is not a number.
+#: Standard deviation, metres, of a head whose own covariance is none.
 UNKNOWN_SIGMA_M = 0.1
 
 #: A head's window is found from every so many of its vertices, which miss at most so much, metres.
@@ -119,7 +122,12 @@ class Cover:
 
 @dataclass
 class _Posed:
-    """A head in one camera's frame, with the window that it takes up in the image."""
+    """A head in one camera's frame, with the window that it takes up in the image.
+
+    ``sigma_m`` is the standard deviation in the worst direction of all, ``along_m`` that along
+    the view and ``aside_m`` the worst across it. ``margin_px`` is how far the cover reaches around
+    the face, ``sweep_px`` (2,) how much farther in one direction of the image, both ways.
+    """
 
     head: Head
     sighting: Sighting
@@ -128,8 +136,10 @@ class _Posed:
     distance_m: float
     turn_deg: float
     sigma_m: float
+    along_m: float
     aside_m: float
     margin_px: float
+    sweep_px: np.ndarray
     px_per_m: float
     window: Window
     forward: np.ndarray
@@ -222,23 +232,73 @@ def _pose(
         return None
     focal = camera.matrix[0, 0]
     turn_deg = _turn_deg(camera, tf_world_head)
-    sigma_m = head.sigma_m if np.isfinite(head.sigma_m) else UNKNOWN_SIGMA_M
-    # Where this image itself shows the head, only the distance from the camera can be far off.
-    aside_m = min(sigma_m, UNSURE_SIGMA_M) if sighting.detection >= 0 else sigma_m
+    px_per_m = focal / distance_m
+    along_m, across = _spread(camera, head, vertices.mean(axis=0))
+    if sighting.detection >= 0:
+        # Where this image itself shows the head, only the distance from the camera can be far off.
+        across = bounded(across, most=UNSURE_SIGMA_M)
+    (thin_m, aside_m), directions = _axes(across)
     turned_m = TURNED_M * np.interp(turn_deg, _TURNED_DEG, (0.0, 1.0))
-    margin_m = min(MARGIN_M + turned_m + MARGIN_SIGMAS * aside_m, MAX_MARGIN_M)
-    margin_px = max(margin_m * focal / distance_m, 1.0)
-    around_px = max(margin_px, MUZZLE_M * focal / distance_m)
-    around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * focal / distance_m
+    if aside_m <= UNSURE_SIGMA_M:
+        thin_m = aside_m
+    most_m = MAX_MARGIN_UNSEEN_M if head.method == "predicted" else MAX_MARGIN_M
+    thin_m, wide_m = (
+        min(MARGIN_M + turned_m + MARGIN_SIGMAS * sigma_m, most_m)
+        for sigma_m in (thin_m, aside_m)
+    )
+    margin_px = max(thin_m * px_per_m, 1.0)
+    sweep_px = (wide_m - thin_m) * px_per_m * directions[:, 1]
+    around_px = max(margin_px, MUZZLE_M * px_per_m) + np.abs(sweep_px).max()
+    around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * px_per_m
     window = _window(camera, vertices[::_SPARSE], around_px)
     if window is None:
         return None
     rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
     normals = template.normals @ rotation.T.astype(np.float32)
     return _Posed(
-        head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, aside_m, margin_px,
-        focal / distance_m, window, rotation[:, 0],
+        head, sighting, vertices, normals, distance_m, turn_deg, _sigma_m(head), along_m, aside_m,
+        margin_px, sweep_px, px_per_m, window, rotation[:, 0],
     )  # fmt: skip
+
+
+def _spread(camera: Camera, head: Head, center: np.ndarray) -> tuple[float, np.ndarray]:
+    """How far off a head may be in one view.
+
+    Parameters
+    ----------
+    center : ndarray, shape (3,), metres, camera frame
+        Of the head.
+
+    Returns
+    -------
+    along_m : float
+        Standard deviation along the ray, metres.
+    across : ndarray, shape (2, 2), square metres
+        Covariance along x and y of the image, at the distance of the head.
+    """
+    rotation = camera.tf_camera_world[:3, :3]
+    covariance = rotation @ _covariance(head) @ rotation.T
+    ray = center / np.linalg.norm(center)
+    slope = np.array([[1.0, 0.0, -ray[0] / ray[2]], [0.0, 1.0, -ray[1] / ray[2]]])
+    return float(np.sqrt(ray @ covariance @ ray)), slope @ covariance @ slope.T
+
+
+def _covariance(head: Head) -> np.ndarray:
+    """Covariance of a head's place, shape (3, 3); a large one when its own makes no sense."""
+    covariance = np.asarray(head.covariance, dtype=np.float64)
+    if covariance.shape != (3, 3) or not np.isfinite(covariance).all():
+        return UNKNOWN_SIGMA_M**2 * np.eye(3)
+    return bounded((covariance + covariance.T) / 2)
+
+
+def _sigma_m(head: Head) -> float:
+    return largest_sigma(_covariance(head))
+
+
+def _axes(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations, ascending, and their directions (columns)."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.sqrt(np.maximum(values, 0.0)), vectors
 
 
 def _turn_deg(camera: Camera, tf_world_head: np.ndarray) -> float:
@@ -321,15 +381,15 @@ def _cover(
     hidden, measured = np.zeros_like(face), 0.0
     if depth is not None:
         whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
-        margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.sigma_m
+        margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.along_m
         measured = agreement(depth, camera, whole, np.where(face, surface_m, np.inf), margin_m)
-        side = 2 * int(np.ceil(one.margin_px)) + 1
+        side = 2 * int(np.ceil(one.margin_px + np.abs(one.sweep_px).max())) + 1
         front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
         front_m[~reach] = np.inf
         hidden = in_front(depth, camera, whole, front_m, margin_m)
         if one.aside_m > UNSURE_SIGMA_M:
             center = np.asarray(one.head.tf_world_head, dtype=np.float64)[:3, 3]
-            along_m = template.radius + _SOUGHT_SIGMAS * one.sigma_m
+            along_m = template.radius + _SOUGHT_SIGMAS * one.along_m
             reach &= ~ruled_out(
                 depth, camera, whole, center, along_m, _SOUGHT_HEIGHT_M, _SOUGHT_SAFETY_M
             )
@@ -355,10 +415,21 @@ def _reach(camera, one: _Posed, template, crop: _Crop, sought, head) -> np.ndarr
     """All pixels of the window that a face may take up, wherever it is within its margin."""
     away = cv2.distanceTransform((~sought).astype(np.uint8), cv2.DIST_L2, 3)
     reach = away <= one.margin_px + 0.5 * crop.window.step
+    if np.abs(one.sweep_px).max() >= 1:
+        reach = _swept(reach, one.sweep_px)
     muzzle = _muzzle(camera, one, template, crop, sought.shape)
     # Behind the back of a head nothing of it is seen.
     reach |= muzzle if one.turn_deg < PROFILE_DEG else muzzle & ~head
     return _also_moved(reach, one.sighting.shift_px)
+
+
+def _swept(mask: np.ndarray, sweep_px: np.ndarray) -> np.ndarray:
+    """Hull of a mask that is moved by up to ``sweep_px`` (2,), both ways."""
+    outline = outline_of(mask)
+    ends = np.rint(np.concatenate([outline - sweep_px, outline + sweep_px])).astype(np.int32)
+    out = np.zeros(mask.shape, np.uint8)
+    cv2.fillConvexPoly(out, cv2.convexHull(ends), 1)
+    return out.astype(bool)
 
 
 def _claim(region, camera, one: _Posed, template, crop, hits, face, visible, measured) -> None:

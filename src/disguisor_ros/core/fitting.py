@@ -13,6 +13,7 @@ from disguisor_ros.core.body_models import (
     BodyModel,
 )
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.covariance import bounded
 from disguisor_ros.core.head_pose import CORRELATED_KEYPOINTS, HeadSolver, HeadState
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.observations import Observations, observe
@@ -59,8 +60,9 @@ LIMIT_SIGMA_DEG = 4.0
 CORRELATED_INSTANTS = 10
 
 #: How far off a head is taken to be at most at the first sight of somebody by one view, metres, by
-#: the mean score of the joints that are seen. Detections of nobody score low: the image that
-#: shows one is covered where it shows it, but not half of all others.
+#: the mean score of the joints that are seen; twice as far at each further sight. Detections of
+#: nobody score low and do not last: the image that shows one is covered where it shows it, but
+#: not half of all others.
 FIRST_SIGHT_M = (0.05, 0.15)
 FIRST_SIGHT_SCORE = (0.35, 0.50)
 
@@ -70,7 +72,7 @@ FORGET_S = 2.0
 
 @dataclass
 class _Track:
-    """What is known of a person from the instants before."""
+    """What is known of a person from the instants before, and in how many he was seen."""
 
     stamp_ns: int
     translation: np.ndarray
@@ -79,6 +81,7 @@ class _Track:
     precision: np.ndarray
     head: HeadState | None = None
     joints: np.ndarray | None = None
+    sights: int = 0
 
 
 @dataclass
@@ -215,12 +218,11 @@ class BodyFitter:
                 moved = person.joints - tracks[i].joints
                 moved = moved[np.isfinite(moved).all(axis=1)]
                 shift = np.median(moved, axis=0) if len(moved) else np.zeros(3)
-                states[i] = before.carried(shift, _shared_variance(person), stamp_ns)
+                states[i] = before.carried(shift, _shared_covariance(person), stamp_ns)
             elif person.status != "multiview":
-                states[i] = states[i].loosened(_shared_variance(person))
-                if person.age <= 1:
-                    sigma_m = min(states[i].sigma_m, _first_sight_m(person))
-                    states[i] = replace(states[i], sigma_m=sigma_m)
+                states[i] = states[i].loosened(_shared_covariance(person))
+                most_m = 2.0 ** tracks[i].sights * _first_sight_m(person)
+                states[i] = replace(states[i], place=bounded(states[i].place, most=most_m))
         return states
 
     def _remember(self, persons, solution, tracks, states, stamp_ns) -> None:
@@ -241,6 +243,7 @@ class BodyFitter:
             self._tracks[person.track_id] = _Track(
                 stamp_ns, solution.translation[i], solution.rotations[i],
                 solution.lengths[i], precision, head, joints,
+                track.sights + (len(person.detections) > 0),
             )  # fmt: skip
 
     def _bodies(self, persons, solution, states) -> list[Body]:
@@ -260,7 +263,7 @@ class BodyFitter:
             tf_world_head[:3, :3], tf_world_head[:3, 3] = state.rotation, state.translation
             head = Head(
                 person.track_id, tf_world_head, self.template.place(tf_world_head, state.scale),
-                state.sigma_m, state.method, state.confidence,
+                state.place, state.method, state.confidence,
             )  # fmt: skip
             landmarks = self.head_solver.landmarks(state)
             bodies.append(
@@ -418,15 +421,17 @@ class _Skeleton:
                 normal[:, other, own] -= weight[:, s]
 
 
-def _shared_variance(person: Person3D) -> float:
-    """Variance that all joints of a person share, square metres: of a distance that was guessed.
+def _shared_covariance(person: Person3D) -> np.ndarray:
+    """Covariance (3, 3) that all joints of a person share, square metres.
 
-    It does not average out over joints, as their own errors do.
+    That of a distance that was guessed, or of a motion that nobody saw: it does not average out
+    over joints, as their own errors do.
     """
     known = np.isfinite(person.covariance).all(axis=(1, 2))
     if not known.any():
-        return 0.0
-    return float(np.linalg.eigvalsh(person.covariance[known])[:, -1].min())
+        return np.zeros((3, 3))
+    covariance = person.covariance[known]
+    return covariance[np.linalg.eigvalsh(covariance)[:, -1].argmin()]
 
 
 def _first_sight_m(person: Person3D) -> float:

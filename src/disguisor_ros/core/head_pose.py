@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from disguisor_ros.core.covariance import largest_sigma
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.observations import Observations
 from disguisor_ros.core.rotations import (
@@ -61,11 +62,10 @@ class HeadState:
         Of translation (metres) and rotation (radians, world axes).
     scale : float
         Size over the template's.
-    sigma_m : float
-        Standard deviation of the middle of the face, per axis.
+    place : ndarray, shape (3, 3), square metres, world
+        Covariance of the middle of the face.
     method : str
         ``keypoints``, ``body`` or ``predicted``; see :class:`~disguisor_ros.core.types.Head`.
-    confidence : float
     stamp_ns : int
     """
 
@@ -73,24 +73,33 @@ class HeadState:
     translation: np.ndarray
     covariance: np.ndarray
     scale: float
-    sigma_m: float
+    place: np.ndarray
     method: str
-    confidence: float
     stamp_ns: int
 
-    def carried(self, moved: np.ndarray, variance: float, stamp_ns: int) -> HeadState:
+    @property
+    def sigma_m(self) -> float:
+        """Standard deviation of the middle of the face in the worst direction, metres."""
+        return largest_sigma(self.place)
+
+    @property
+    def confidence(self) -> float:
+        """Confidence, 0 to 1, in a head whose place is known so well."""
+        return float(np.exp(-((self.sigma_m / 0.12) ** 2)))
+
+    def carried(self, moved: np.ndarray, spread: np.ndarray, stamp_ns: int) -> HeadState:
         """The head of somebody whom no camera sees, moved with the body since it was seen.
 
         Parameters
         ----------
         moved : ndarray, shape (3,), metres
-        variance : float, square metres
-            Of that motion, per axis.
+        spread : ndarray, shape (3, 3), square metres, world
+            Covariance of that motion.
         stamp_ns : int
         """
         seconds = max((stamp_ns - self.stamp_ns) * 1e-9, 0.0)
         turned = np.deg2rad(WALK_DEG) ** 2 * seconds
-        loose = self.loosened(variance)
+        loose = self.loosened(spread)
         return replace(
             loose,
             translation=self.translation + moved,
@@ -99,20 +108,11 @@ class HeadState:
             stamp_ns=stamp_ns,
         )
 
-    def loosened(self, variance: float) -> HeadState:
-        """The same head, less certain by a variance of its place, square metres."""
-        sigma = float(np.sqrt(self.sigma_m**2 + variance))
-        return replace(
-            self,
-            covariance=self.covariance + np.diag([variance] * 3 + [0.0] * 3),
-            sigma_m=sigma,
-            confidence=confidence_of(sigma),
-        )
-
-
-def confidence_of(sigma_m: float) -> float:
-    """Confidence, 0 to 1, in a head whose place has this standard deviation, metres."""
-    return float(np.exp(-((sigma_m / 0.12) ** 2)))
+    def loosened(self, spread: np.ndarray) -> HeadState:
+        """The same head, its place less certain by a covariance (3, 3), square metres."""
+        covariance = self.covariance.copy()
+        covariance[:3, :3] += spread
+        return replace(self, covariance=covariance, place=self.place + spread)
 
 
 class HeadSolver:
@@ -195,7 +195,6 @@ class HeadSolver:
         floor = np.repeat([FLOOR_M**2, np.deg2rad(FLOOR_DEG) ** 2], 3)
         covariance = covariance + np.diag(floor)
         lever = np.concatenate([np.eye(3), -hat(scale * rotation @ self.middle)], axis=1)
-        sigma = float(np.sqrt(np.trace(lever @ covariance @ lever.T) / 3))
         if not person.detections:
             method = "predicted"
         elif observed > 0 or person.confidence[HEAD].any():
@@ -203,8 +202,8 @@ class HeadSolver:
         else:
             method = "body"
         return HeadState(
-            rotation, translation, covariance, float(scale), sigma, method,
-            confidence_of(sigma), stamp_ns,
+            rotation, translation, covariance, float(scale), lever @ covariance @ lever.T,
+            method, stamp_ns,
         )  # fmt: skip
 
     def _solve(self, problem, rotation, translation):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from disguisor_ros.core.covariance import bounded, largest_sigma
 from disguisor_ros.core.depth_evidence import Evidence, gather
 from disguisor_ros.core.distance_field import CAP_M, DistanceField
 from disguisor_ros.core.head_pose import WALK_DEG
@@ -211,7 +212,7 @@ class HeadRegistrar:
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
-                head = replace(head, sigma_m=max(head.sigma_m, CONTRADICTED_SIGMA_M))
+                head = replace(head, covariance=bounded(head.covariance, CONTRADICTED_SIGMA_M))
             found = None
         return head, found
 
@@ -229,8 +230,9 @@ class HeadRegistrar:
         scale = head_scale(still.head, self.template)
         vertices = self.template.place(tf_world_head, scale)
         return replace(
-            still.head, tf_world_head=tf_world_head, vertices=vertices, sigma_m=STILL_SIGMA_M
-        )
+            still.head, tf_world_head=tf_world_head, vertices=vertices,
+            covariance=STILL_SIGMA_M**2 * np.eye(3),
+        )  # fmt: skip
 
     def _read(self, head: Head, others, depth, expected=None) -> Registration | None:
         """Gather the depth around a head and register it to that."""
@@ -250,7 +252,7 @@ class HeadRegistrar:
         Parameters
         ----------
         head : Head
-            Prediction; its ``sigma_m`` is the strength of the prior.
+            Prediction; its ``covariance`` is the strength of the prior.
         evidence : Evidence
         expected : tuple of rotation (3, 3) and translation (3,), optional
             Another pose to start from, for example from the instants before.
@@ -273,7 +275,7 @@ class HeadRegistrar:
         else:
             rotation, translation = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
             scale = head_scale(head, self.template)
-            covariance = prior_covariance(head.sigma_m)
+            covariance = prior_covariance(head.covariance)
             method, confidence = head.method, head.confidence
         track = self._filters.get(head.track_id)
         if track is None:
@@ -283,12 +285,11 @@ class HeadRegistrar:
             track.update(rotation, translation, covariance, stamp_ns)
         tf_world_head = np.eye(4)
         tf_world_head[:3, :3], tf_world_head[:3, 3] = track.rotation, track.translation
-        place, turn = (np.trace(block) / 3 for block in
-                       (track.covariance[:3, :3], track.covariance[3:, 3:]))  # fmt: skip
-        sigma = float(np.sqrt(place + FACE_ARM_M**2 * turn * 2 / 3))
+        place, turn = track.covariance[:3, :3], track.covariance[3:, 3:]
+        swung = FACE_ARM_M**2 * np.trace(turn) * 2 / 9
         return Head(
-            head.track_id, tf_world_head, self.template.place(tf_world_head, scale), sigma,
-            method, confidence,
+            head.track_id, tf_world_head, self.template.place(tf_world_head, scale),
+            place + swung * np.eye(3), method, confidence,
         )  # fmt: skip
 
 
@@ -302,11 +303,13 @@ def plausible(head: Head, found: Registration) -> bool:
     )
 
 
-def prior_covariance(sigma_m: float) -> np.ndarray:
-    """Covariance (6, 6) of a head that is known to ``sigma_m`` before registration."""
-    place = max(sigma_m, PRIOR_FLOOR_M)
-    turn = np.clip(place / PRIOR_ARM_M, *np.deg2rad(PRIOR_DEG))
-    return np.diag([place**2] * 3 + [turn**2] * 3)
+def prior_covariance(place: np.ndarray) -> np.ndarray:
+    """Covariance (6, 6) of a head of whose place this is known, (3, 3), before registration."""
+    place = bounded(place, PRIOR_FLOOR_M)
+    turn = np.clip(largest_sigma(place) / PRIOR_ARM_M, *np.deg2rad(PRIOR_DEG))
+    covariance = turn**2 * np.eye(6)
+    covariance[:3, :3] = place
+    return covariance
 
 
 def head_scale(head: Head, template: HeadTemplate) -> float:
@@ -340,8 +343,8 @@ class _Problem:
         self.rotation = head.tf_world_head[:3, :3]
         self.center = head.tf_world_head[:3, 3]
         self.scale = head_scale(head, template)
-        prior = np.diag(prior_covariance(head.sigma_m))
-        self.prior = 1 / np.concatenate([prior, [SCALE_SIGMA**2, CAP_M[1] ** 2]])
+        self.prior = np.diag([0.0] * 6 + [SCALE_SIGMA**-2, CAP_M[1] ** -2])
+        self.prior[:6, :6] = np.linalg.inv(prior_covariance(head.covariance))
 
     def solve(self) -> Registration:
         everything = self.evidence
@@ -383,7 +386,8 @@ class _Problem:
             offsets = lattice @ (turned / self.scale)
             placed = (local[None] - offsets[:, None]).astype(np.float32)
             cost = (self.field.excess(placed) @ few.areas) / (0.01**2 * PATCH_M2)
-            cost += (lattice**2).sum(axis=1) * self.prior[0] + yaw**2 * self.prior[3]
+            cost += np.einsum("li,ij,lj->l", lattice, self.prior[:3, :3], lattice)
+            cost += yaw**2 * self.prior[3, 3]
             rotations.append(turned)
             places.append(self.center + lattice[np.argmin(cost)])
         count = len(rotations)
@@ -408,8 +412,8 @@ class _Problem:
              state.cap[:, None] - CAP_M[0]], axis=1)  # fmt: skip
         slope = np.tile(np.eye(8), (len(off), 1, 1))
         slope[:, 3:6, 3:6] = left_jacobian_inverse(turn)
-        weighted = self.prior[:, None] * slope
-        cost += (off**2 * self.prior).sum(axis=1)
+        weighted = self.prior @ slope
+        cost += np.einsum("ki,ij,kj->k", off, self.prior, off)
         gradient += np.einsum("kin,ki->kn", weighted, off)
         normal += np.swapaxes(slope, 1, 2) @ weighted
         return cost, gradient, normal

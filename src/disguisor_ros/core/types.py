@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.covariance import largest_sigma
 
 #: COCO-17 joint names, in the order of every (17, ...) array of this project.
 COCO17 = (
@@ -93,8 +94,9 @@ class Head:
         of the face, y to the person's left, z up out of the crown (REP-103 body axes), metres.
     vertices : ndarray, shape (V, 3), float32, metres, world
         Vertices of the head mesh; faces and face region are those of the head template.
-    sigma_m : float
-        Standard deviation of the position of the head, metres. Cover grows with it.
+    covariance : ndarray, shape (3, 3), square metres, world
+        Of the position of the middle of the face. Cover grows with it, in each image in the
+        directions in which the head may be off there.
     method : str
         How the pose was found: ``registered`` (to depth), ``keypoints``, ``body`` or
         ``predicted``.
@@ -105,9 +107,14 @@ class Head:
     track_id: int
     tf_world_head: np.ndarray
     vertices: np.ndarray
-    sigma_m: float
+    covariance: np.ndarray
     method: str
     confidence: float
+
+    @property
+    def sigma_m(self) -> float:
+        """Standard deviation of the position in the direction that is known worst, metres."""
+        return largest_sigma(self.covariance)
 
 
 @dataclass

@@ -179,4 +179,5 @@ def displaced(
     tf_world_head[:3, 3] += shift / np.linalg.norm(shift) * shift_m
     turn = exp_so3(axis / np.linalg.norm(axis) * np.deg2rad(turn_deg))
     tf_world_head[:3, :3] = turn @ truth[:3, :3]
-    return Head(1, tf_world_head, template.place(tf_world_head), sigma_m, "keypoints", 0.9)
+    covariance = sigma_m**2 * np.eye(3)
+    return Head(1, tf_world_head, template.place(tf_world_head), covariance, "keypoints", 0.9)

@@ -1,0 +1,29 @@
+"""Covariances of places: how far off something may be, and in which direction."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def largest_sigma(covariance: np.ndarray) -> float:
+    """Standard deviation in the direction in which it is largest; NaN when it is not finite.
+
+    Parameters
+    ----------
+    covariance : ndarray, shape (N, N)
+    """
+    if not np.isfinite(covariance).all():
+        return float("nan")
+    return float(np.sqrt(max(np.linalg.eigvalsh(covariance)[-1], 0.0)))
+
+
+def bounded(covariance: np.ndarray, least: float = 0.0, most: float = np.inf) -> np.ndarray:
+    """The covariance with standard deviations between two bounds, in each principal direction.
+
+    Parameters
+    ----------
+    covariance : ndarray, shape (N, N)
+    least, most : float
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.clip(values, least**2, most**2)) @ vectors.T

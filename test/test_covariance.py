@@ -1,0 +1,24 @@
+"""Covariances of places."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disguisor_ros.core.covariance import bounded, largest_sigma
+
+
+def test_largest_sigma_is_that_of_the_worst_direction():
+    assert largest_sigma(np.diag([0.04, 0.01, 0.09])) == 0.3
+    assert np.isnan(largest_sigma(np.diag([np.nan, 1, 1])))
+
+
+def test_bounds_hold_in_each_principal_direction():
+    turn = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]])
+    out = bounded(turn @ np.diag([0.01, 0.25, 1.0]) @ turn.T, least=0.2, most=0.5)
+    np.testing.assert_allclose(out, turn @ np.diag([0.04, 0.25, 0.25]) @ turn.T)
+
+
+@given(st.lists(st.floats(-2, 2), min_size=9, max_size=9))
+def test_what_is_within_the_bounds_is_not_changed(numbers):
+    root = np.array(numbers).reshape(3, 3)
+    np.testing.assert_allclose(bounded(root @ root.T), root @ root.T, atol=1e-9)
