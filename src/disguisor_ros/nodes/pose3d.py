@@ -12,8 +12,8 @@ from disguisor_ros.nodes.common import RESULT, StageNode, run_node
 #: After a gap this long, by stamps, people are watched anew before frames may leave.
 GAP_NS = 2_000_000_000
 
-#: A camera that gives nothing is waited for this long before people are watched without it: it
-#: may be the only one that sees somebody.
+#: A camera that gives nothing, or finds nobody where others find somebody, is waited for this long
+#: before people are watched without it: it may be the only one that sees somebody.
 ABSENT_NS = 10_000_000_000
 
 
@@ -99,16 +99,17 @@ class Pose3DNode(StageNode):
         self.publisher.publish(write_persons(persons, message))
         self.finished(started)
 
-    def _unwatched(self, stamp_ns: int, cameras) -> str:
+    def _unwatched(self, stamp_ns: int, keypoints: dict) -> str:
         """Why somebody might be in the room who is not known yet; empty when nobody can be.
 
-        Each camera must have watched for :attr:`warm_up_ns` since the start.
+        Each camera must have watched for :attr:`warm_up_ns` since the start. One that finds nobody
+        where others do may be blind.
         """
         if self._began_ns is None or stamp_ns - self._last_ns > GAP_NS:
             self._forget()
             self._began_ns = stamp_ns
         self._last_ns = stamp_ns
-        for camera in cameras:
+        for camera in [c for c, found in keypoints.items() if len(found)] or keypoints:
             self._watched_ns.setdefault(camera, stamp_ns)
         since_ns = stamp_ns - self._began_ns
         if since_ns < self.warm_up_ns:
