@@ -18,7 +18,9 @@ def head(track_id=3):
     tf[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
     tf[:3, 3] = [1, 2, 1.7]
     vertices = np.arange(12, dtype=np.float32).reshape(4, 3)
-    return Head(track_id, tf, vertices, 0.02, "registered", 0.75)
+    covariance = np.diag([4e-4, 1e-4, 1e-4])
+    covariance[0, 1] = covariance[1, 0] = 1e-4
+    return Head(track_id, tf, vertices, covariance, "registered", 0.75)
 
 
 def frame_set():
@@ -34,6 +36,7 @@ def test_heads_survive_the_message():
     assert message.header.frame_id == "world" and message.frame_set.cameras[0].camera == "cn01"
     assert np.allclose(back.tf_world_head, head().tf_world_head, atol=1e-6)
     assert np.array_equal(back.vertices, head().vertices)
+    assert np.array_equal(back.covariance, head().covariance)
     assert (back.track_id, back.method, back.confidence) == (3, "registered", 0.75)
 
 
@@ -183,3 +186,11 @@ def test_coarse_triangles_keep_the_shape_on_the_mesh_own_vertices():
     a, b, c = (vertices[coarse[:, i]] for i in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
     assert area == pytest.approx(4 * np.pi, rel=0.06)
+
+
+@pytest.mark.parametrize("bad", [np.diag([1, 1, -1.0]), np.triu(np.ones((3, 3))), np.eye(3) * 1e9])
+def test_a_covariance_that_is_none_is_refused(bad):
+    message = messages.write_heads([head()], frame_set())
+    message.heads[0].covariance = bad.ravel()
+    with pytest.raises(ValueError, match="head 3: covariance"):
+        messages.read_heads(message)

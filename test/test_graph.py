@@ -12,6 +12,7 @@ import small_room
 
 from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
 from disguisor_ros.bridge.images import color_array
+from disguisor_ros.eval.pairs import stage_ms
 
 FRAMES = 8
 
@@ -105,6 +106,15 @@ def test_frames_in_are_frames_out_and_withheld(anonymized):
     for values in renderers.values():
         counts = [int(values.get(f"frames_{k}", 0)) for k in ("in", "out", "withheld", "waiting")]
         assert counts[0] == sum(counts[1:])
+
+
+def test_the_output_tells_how_long_each_stage_works(anonymized):
+    profile = {}
+    for *_, message in messages(anonymized, "/diagnostics"):
+        profile |= stage_ms(message)
+    renderers = {f"{camera}/face_renderer" for camera in small_room.cameras()}
+    assert set(profile) == {"synchronizer", "pose3d", "smpl_fitter", "head_registrar"} | renderers
+    assert all(ms >= 0 for ms in profile.values())
 
 
 def test_ctrl_c_leaves_a_readable_bag(tmp_path):

@@ -226,6 +226,7 @@ def _result(truth: Truth, pairs: BagPair, images: list[ImageScore]) -> dict:
         "latency_ms": _quantile(latencies, 50),
         "latency_ms_p95": _quantile(latencies, 95),
         "latency_ms_max": _quantile(latencies, 100),
+        "stage_ms": pairs.stage_ms,
         "frames": pairs.frames(),
         "breakdown": breakdown(images, wearing),
     }

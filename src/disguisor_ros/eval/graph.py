@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import open3d as o3d
+from matplotlib.figure import Figure
 
 from disguisor_ros.bridge.room_bag import RoomBag
 from disguisor_ros.core.body_models import load_anny
@@ -28,34 +29,84 @@ PERIOD_NS = 200_000_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``disguisor benchmark graph``."""
-    parser.add_argument("--cameras", type=int, default=4, help="1 to 8 (default: 4)")
-    parser.add_argument("--persons", type=int, default=5, help="0 to 12 (default: 5)")
+    parser.add_argument(
+        "--cameras", type=int, nargs="+", default=[4], metavar="N", help="1 to 8 (default: 4)"
+    )
+    parser.add_argument(
+        "--persons", type=int, nargs="+", default=[5], metavar="N",
+        help="0 to 12 (default: 5); with several numbers of cameras or persons each is varied"
+        " beside the first of the other",
+    )  # fmt: skip
     parser.add_argument("--frames", type=int, default=60, help="instants (default: 60)")
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="to write")
+    parser.add_argument(
+        "--json", type=Path, required=True, metavar="FILE",
+        help="to write; a plot (.png) comes beside it",
+    )  # fmt: skip
 
 
 def main(args) -> int:
     """Run ``disguisor benchmark graph``."""
+    if not (
+        all(1 <= n <= 8 for n in args.cameras)
+        and all(0 <= n <= 12 for n in args.persons)
+        and args.frames >= 10
+    ):
+        raise UserError("--cameras must be 1 to 8, --persons 0 to 12, --frames at least 10")
+    first = args.cameras[0], args.persons[0]
+    varied = [(c, first[1]) for c in args.cameras] + [(first[0], p) for p in args.persons[1:]]
+    rows = []
+    for cameras, persons in varied:
+        row = measure(cameras, persons, args.frames)
+        if row is None:
+            return 1
+        rows.append(row)
+        print(f"{cameras} cameras, {persons} persons: {row['fps']:.2f} frames per second,"
+              f" latency {row['latency_ms']:.0f} ms, memory {row['memory_gb']:.1f} GB")
+        for stage, ms in row["stage_ms"].items():
+            print(f"  {stage:24s} {ms:7.1f} ms")
+    result = {**rows[0], **({"growth": rows} if len(rows) > 1 else {})}
+    args.json.write_text(json.dumps(result, indent=2) + "\n")
+    plot(rows, args.json.with_suffix(".png"))
+    return 0
+
+
+def measure(cameras: int, persons: int, frames: int) -> dict | None:
+    """Figures of ``disguisor run`` on a made-up room; None when it failed."""
     from disguisor_ros.cli import main as disguisor
 
-    if not (1 <= args.cameras <= 8 and 0 <= args.persons <= 12 and args.frames >= 10):
-        raise UserError("--cameras must be 1 to 8, --persons 0 to 12, --frames at least 10")
     with tempfile.TemporaryDirectory(prefix="disguisor-") as folder:
         bag, figures = Path(folder) / "room", Path(folder) / "figures.json"
-        write_room(bag, args.cameras, args.persons, args.frames)
-        code = disguisor(
-            ["run", "--bag", str(bag), "--out", f"{bag}_out", "--json", str(figures)]
-        )
-        if code:
-            return code
-        result = json.loads(figures.read_text())
-    result |= {"cameras": args.cameras, "persons": args.persons}
-    args.json.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{args.cameras} cameras, {args.persons} persons: {result['fps']:.2f} frames per second,"
-          f" latency {result['latency_ms']:.0f} ms, memory {result['memory_gb']:.1f} GB")
-    for stage, ms in result["stage_ms"].items():
-        print(f"  {stage:24s} {ms:7.1f} ms")
-    return 0
+        write_room(bag, cameras, persons, frames)
+        run = ["run", "--bag", str(bag), "--out", f"{bag}_out", "--json", str(figures)]
+        if disguisor(run):
+            return None
+        return json.loads(figures.read_text()) | {"cameras": cameras, "persons": persons}
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Where the time of an instant goes, by number of cameras and people.
+
+    The renderers of all cameras are added up: each core that there is takes one.
+    """
+    figure = Figure(figsize=(1.6 + 1.1 * len(rows), 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    names = [f"{row['cameras']} cameras\n{row['persons']} persons" for row in rows]
+    bottom = np.zeros(len(rows))
+    for stage in ("synchronizer", "pose3d", "smpl_fitter", "head_registrar", "face_renderer"):
+        ms = np.array([
+            sum(v for name, v in row["stage_ms"].items() if name.split("/")[-1] == stage)
+            for row in rows
+        ])  # fmt: skip
+        axes.bar(names, ms, bottom=bottom, label=stage, width=0.7)
+        bottom += ms
+    for x, row in enumerate(rows):
+        line = f"{row['fps']:.1f} fps\n{row['latency_ms']:.0f} ms"
+        axes.text(x, bottom[x], line, ha="center", va="bottom", fontsize=8)
+    axes.set(ylabel="ms of work per instant", ylim=(0, 1.25 * max(bottom.max(), 1.0)))
+    axes.legend(fontsize=7, frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    figure.savefig(path, dpi=130)
 
 
 def write_room(path: Path, cameras: int, persons: int, frames: int) -> None:

@@ -20,6 +20,7 @@ _INPUT = re.compile(r"/(?P<camera>.+)/color/image_raw(/compressed)?$")
 _OUTPUT = re.compile(r"/(?P<camera>.+)/anonymized/image_raw(/compressed)?$")
 _REGIONS = re.compile(r"/(?P<camera>.+)/anonymized/regions$")
 _LATENCY = "/disguisor/latency"
+_DIAGNOSTICS = "/diagnostics"
 _BAG_ID = "/disguisor/bag_id"
 
 
@@ -65,6 +66,9 @@ class BagPair:
         Camera -> stamp -> frame_id of every published image (one entry each).
     bag_id : str or None
         Of the input bag.
+    stage_ms : dict of str to float
+        Stage -> median time of its work on an instant, as it told at the end; empty where it was
+        not recorded.
 
     Raises
     ------
@@ -79,6 +83,7 @@ class BagPair:
         self.published: dict[str, dict[int, list]] = defaultdict(lambda: defaultdict(list))
         self._regions: dict[tuple[str, int], list[Region]] = {}
         self._latencies_ms: dict[str, list[float]] = defaultdict(list)
+        self.stage_ms: dict[str, float] = {}
         with open_bag(self.input_bag) as reader:
             self._index_input(reader)
         with open_bag(self.anonymized_bag) as reader:
@@ -162,8 +167,12 @@ class BagPair:
                 f"{self.anonymized_bag}: no anonymized images (/<cam>/anonymized/image_raw); is it"
                 " a bag that `disguisor run` wrote?"
             )
-        wanted = [c for c in reader.connections if c.topic in {*images, *regions, _LATENCY}]
+        small = {*regions, _LATENCY, _DIAGNOSTICS}
+        wanted = [c for c in reader.connections if c.topic in {*images, *small}]
         for connection, _, rawdata in raw_messages(reader, wanted):
+            if connection.topic == _DIAGNOSTICS:
+                self.stage_ms |= stage_ms(reader.deserialize(rawdata, connection.msgtype))
+                continue
             stamp_ns, frame_id = header_of(rawdata)
             if connection.topic in images:
                 self.published[images[connection.topic]][stamp_ns].append(frame_id)
@@ -175,6 +184,16 @@ class BagPair:
             else:
                 key = regions[connection.topic], stamp_ns
                 self._regions[key] = [_to_region(region) for region in message.regions]
+
+
+def stage_ms(diagnostics) -> dict[str, float]:
+    """Median time of work by stage that a diagnostic_msgs/DiagnosticArray tells, ms."""
+    told = {
+        status.name.removeprefix("disguisor: "): {v.key: v.value for v in status.values}
+        for status in diagnostics.status
+        if status.name.startswith("disguisor: ")
+    }
+    return {name: float(values.get("duration_ms_median", 0)) for name, values in told.items()}
 
 
 class _Outputs:

@@ -240,7 +240,7 @@ def _method(result: dict) -> str:
 
 
 def _plots(evaluation: Evaluation) -> str:
-    plots = (_plot_coverage, _plot_time, _plot_recall, _plot_latency)
+    plots = (_plot_coverage, _plot_time, _plot_recall, _plot_latency, _plot_stages)
     images = []
     for plot in plots:
         figure = Figure(figsize=(5.6, 3.2), dpi=130, layout="constrained")
@@ -306,6 +306,18 @@ def _plot_latency(axes, evaluation: Evaluation) -> None:
         axes.boxplot(list(latencies.values()), tick_labels=list(latencies), whis=(0, 95),
                      showfliers=False, medianprops={"color": _BLUE})  # fmt: skip
         axes.set_ylim(bottom=0)
+    else:
+        axes.text(0.5, 0.5, "not recorded", ha="center", transform=axes.transAxes, color=_GREY)
+
+
+def _plot_stages(axes, evaluation: Evaluation) -> None:
+    profile = evaluation.result["stage_ms"]
+    axes.set(title="Work of each stage on an instant", xlabel="ms (median)")
+    if profile:
+        bars = axes.barh(list(profile), list(profile.values()), color=_BLUE)
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
+        axes.invert_yaxis()
+        axes.tick_params(labelsize=7)
     else:
         axes.text(0.5, 0.5, "not recorded", ha="center", transform=axes.transAxes, color=_GREY)
 
