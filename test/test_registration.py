@@ -8,12 +8,13 @@ import numpy as np
 import open3d as o3d
 import pytest
 
+from disguisor_ros.core.alignment import head_scale
 from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.depth_evidence import gather
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
-from disguisor_ros.core.registration import MAX_SHIFT_M, HeadRegistrar, head_scale
+from disguisor_ros.core.registration import MAX_SHIFT_M, HeadRegistrar
 from disguisor_ros.core.rotations import angle_between, exp_so3
 from disguisor_ros.core.types import Body, DepthView
 from disguisor_ros.errors import UserError

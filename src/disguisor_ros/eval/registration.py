@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from disguisor_ros.core.alignment import head_scale
 from disguisor_ros.core.depth_evidence import Evidence, gather
 from disguisor_ros.core.head_template import HeadTemplate
-from disguisor_ros.core.registration import HeadRegistrar, head_scale, plausible
+from disguisor_ros.core.registration import HeadRegistrar, plausible
 from disguisor_ros.core.rotations import angle_between
 from disguisor_ros.core.types import Head
 from disguisor_ros.errors import UserError
