@@ -28,7 +28,7 @@ MARGIN_M = 0.006
 
 #: ... and this many standard deviations of the head's position across the view, up to a limit,
 #: metres: one for people whom some camera sees, one for those whom none does.
-MARGIN_SIGMAS = 2.0
+MARGIN_SIGMAS = 1.8
 MAX_MARGIN_M = 0.30
 MAX_MARGIN_UNSEEN_M = 0.60
 

@@ -27,8 +27,13 @@ MIN_AREA_M2 = 0.0025
 #: Least standard deviation of a head where the depth shows something else, metres.
 CONTRADICTED_SIGMA_M = 0.06
 
-#: Covariance that all registrations have: shape of the head, sensor, calibration.
+#: Covariance that all registrations have: shape of the head, sensor, calibration ...
 REGISTERED_NOISE = np.diag([0.004**2] * 3 + [np.deg2rad(2.5) ** 2] * 3)
+
+#: ... of heads of which so much was measured, square metres. The standard deviation grows as that
+#: area over the one that was measured, up to so many times: a pillow, a cap, half a face.
+WELL_SEEN_M2 = 0.1
+MOST_NOISE = 5.0
 
 #: Distance of the face from the middle of the head, metres.
 FACE_ARM_M = 0.08
@@ -212,7 +217,8 @@ class HeadRegistrar:
         """Head after the temporal filter, from the registration or else from the body."""
         if found is not None:
             rotation, translation, scale = found.rotation, found.translation, found.scale
-            covariance = found.covariance + REGISTERED_NOISE
+            few = np.clip(WELL_SEEN_M2 / max(found.area_m2, 1e-6), 1.0, MOST_NOISE)
+            covariance = found.covariance + few**2 * REGISTERED_NOISE
             method, confidence = "registered", max(head.confidence, found.fitness)
         else:
             rotation, translation = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
