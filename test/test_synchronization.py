@@ -128,6 +128,35 @@ def test_what_a_topic_has_gone_past_is_not_waited_for():
     assert meeting.ready(0) == ["job"]
 
 
+def test_at_a_clock_jump_data_of_after_it_stay():
+    """The first job after a jump comes after its data: they must not be thrown away with it."""
+    meeting = Rendezvous(capacity=9, patience_ns=10)
+    for stamp_s in (57, 58, 59):
+        meeting.put("image", stamp_s * 1000 * MS, "old image")
+        meeting.put("depth", stamp_s * 1000 * MS, "old depth")
+    meeting.submit("old", [("image", 60_000 * MS)], now_ns=0)
+    meeting.put("image", 57_500 * MS, "image")
+    wants = [("image", 57_500 * MS), ("depth", 57_500 * MS)]
+    meeting.jump(57_500 * MS)
+    assert len(meeting) == 0 and meeting.get("image", 57_500 * MS) == "image"
+    assert all(meeting.get(t, s * 1000 * MS) is None for t in ("image", "depth") for s in (57, 59))
+    meeting.submit("new", wants, now_ns=0)
+    assert meeting.ready(1) == []  # the depth image is on its way, not past
+    meeting.put("depth", 57_500 * MS, "depth")
+    assert meeting.ready(1) == ["new"]
+
+
+def test_at_a_clock_jump_nothing_stays_of_a_topic_that_has_not_jumped():
+    meeting = Rendezvous(capacity=9, patience_ns=10)
+    meeting.put("image", 50_000 * MS, "old")
+    meeting.jump(10_000 * MS)
+    assert meeting.get("image", 50_000 * MS) is None
+    meeting.put("image", 10_000 * MS, "new")
+    meeting.put("image", 20_000 * MS, "newer")
+    meeting.jump(5_000 * MS)  # of which this topic does not know yet
+    assert meeting.get("image", 10_000 * MS) is None
+
+
 @given(st.lists(st.integers(0, 1000), max_size=60))
 def test_memory_is_bounded_and_the_oldest_goes_first(stamps):
     meeting = Rendezvous(capacity=5, patience_ns=10)

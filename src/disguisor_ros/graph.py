@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from disguisor_ros.paths import share
+from disguisor_ros.shared_memory import free_shared_memory
 
 #: Environment of every process of the graph: only this machine is discovered, big images go by
 #: shared memory, and each process keeps to one thread (the graph itself is the parallelism).
@@ -173,18 +172,6 @@ def _pages(pid: int) -> tuple[int, int]:
     except (OSError, ValueError):
         return 0, 0
     return resident - shared, shared
-
-
-def free_shared_memory() -> None:
-    """Remove the shared memory that killed processes of Fast DDS have left behind.
-
-    A segment's owner holds a lock on the file beside it for as long as it lives.
-    """
-    for lock in Path("/dev/shm").glob("fastdds_*_el"):
-        with contextlib.suppress(OSError), lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the owner lives
-            lock.with_name(lock.name.removesuffix("_el")).unlink(missing_ok=True)
-            lock.unlink()
 
 
 def _die_with_parent() -> None:

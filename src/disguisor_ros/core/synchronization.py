@@ -6,6 +6,10 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
+#: A stamp this far behind the newest one of its topic is a clock jump (a bag that loops): all
+#: starts anew.
+JUMP_NS = 1_000_000_000
+
 
 @dataclass
 class FrameSet:
@@ -50,9 +54,6 @@ class FrameSynchronizer:
         again until it is heard.
     """
 
-    #: A stamp this far behind the last of its own topic is a clock jump (a bag that loops).
-    JUMP_NS = 1_000_000_000
-
     def __init__(self, cameras: Iterable[str], slop_ns: int, max_wait_ns: int):
         self.cameras = tuple(cameras)
         self.slop_ns = slop_ns
@@ -84,7 +85,7 @@ class FrameSynchronizer:
         if any(getattr(s, f"{kind}_ns").get(camera) == stamp_ns for s in self._pending):
             return  # a duplicate
         last = self._last_seen.get((camera, kind), stamp_ns)
-        if stamp_ns < last - self.JUMP_NS:
+        if stamp_ns < last - JUMP_NS:
             self.reset()
             last = stamp_ns
         self._last_seen[camera, kind] = max(last, stamp_ns)
@@ -168,8 +169,21 @@ class Rendezvous:
         """Forget all data and jobs."""
         self._data: dict[Hashable, OrderedDict] = {}
         self._newest: dict[Hashable, int] = {}
+        self._jumped: set[Hashable] = set()
         self._silent: set[Hashable] = set()
         self._jobs: deque[_Job] = deque()
+
+    def jump(self, stamp_ns: int) -> None:
+        """Forget all jobs and all data of before a clock jump backwards, to a stamp.
+
+        Data of a topic that has jumped already stay: they are what the next jobs want.
+        """
+        for topic in list(self._data):
+            if topic not in self._jumped or self._newest[topic] > stamp_ns + JUMP_NS:
+                del self._data[topic], self._newest[topic]
+        self._jumped.clear()
+        self._silent.clear()
+        self._jobs.clear()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -177,6 +191,10 @@ class Rendezvous:
     def put(self, topic: Hashable, stamp_ns: int, datum) -> list:
         """Store a datum; returns the ``(stamp_ns, datum)`` that had to make room."""
         queue = self._data.setdefault(topic, OrderedDict())
+        if stamp_ns < self._newest.get(topic, stamp_ns) - JUMP_NS:
+            queue.clear()
+            del self._newest[topic]
+            self._jumped.add(topic)
         queue[stamp_ns] = datum
         self._newest[topic] = max(stamp_ns, self._newest.get(topic, stamp_ns))
         self._silent.discard(topic)

@@ -97,7 +97,7 @@ class Watch:
         self.frames_in = self.frames_out = self.blank = self.unknown = 0
         self.face_views = self.below = self.ledger_errors = 0
         self.leaks: list[dict] = []
-        self.recovered: list[tuple[str, float]] = []
+        self.recovered: list[tuple[str, str, float]] = []
 
     # Into the graph.
 
@@ -163,12 +163,15 @@ class Watch:
         with self._lock:
             self._notes.append((time.monotonic(), fault))
 
-    def recover(self, fault: str, cameras: set[str], done=None) -> None:
-        """Time how long it takes until all these cameras give an image that was sent from now."""
+    def recover(self, fault: str, cameras: set[str], done=None, stage: str = "") -> None:
+        """Time how long it takes until all these cameras give an image that was sent from now.
+
+        A stage that was killed is named, to be told apart in the result.
+        """
         with self._lock:
-            self._recoveries.append(
-                {"fault": fault, "left": set(cameras), "since": time.monotonic(), "done": done}
-            )
+            since = time.monotonic()
+            one = {"fault": fault, "left": set(cameras), "since": since, "done": done}
+            self._recoveries.append({**one, "stage": stage})
 
     def recovering(self) -> bool:
         """Whether some fault has not been recovered from."""
@@ -244,7 +247,7 @@ class Watch:
                 one["left"].discard(camera)
             if not one["left"]:
                 self._recoveries.remove(one)
-                self.recovered.append((one["fault"], now - one["since"]))
+                self.recovered.append((one["fault"], one["stage"], now - one["since"]))
                 if one["done"]:
                     one["done"]()
 
@@ -286,15 +289,19 @@ class Watch:
             missing = self.frames_in - self.frames_out - sum(reasons.values())
             reasons["never reached a renderer, or was with one that was killed"] = missing
             by_fault: dict[str, list[float]] = {}
-            for fault, seconds in self.recovered:
+            by_stage: dict[str, list[float]] = {}
+            for fault, stage, seconds in self.recovered:
                 by_fault.setdefault(fault, []).append(seconds)
+                if stage:
+                    by_stage.setdefault(stage, []).append(seconds)
             return {
                 "leaked_face_views": len(self.leaks),
                 "leaks": self.leaks[:100],
                 "face_views": self.face_views,
                 "face_views_below_95": self.below,
-                "recover_s_median": _median([s for _, s in self.recovered]),
+                "recover_s_median": _median([s for *_, s in self.recovered]),
                 "recover_s_median_by_fault": {f: _median(s) for f, s in sorted(by_fault.items())},
+                "recover_s_median_by_stage": {n: _median(s) for n, s in sorted(by_stage.items())},
                 "not_recovered": [one["fault"] for one in self._recoveries],
                 "frames_in": self.frames_in,
                 "frames_out": self.frames_out,

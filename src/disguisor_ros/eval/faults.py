@@ -286,7 +286,8 @@ class Campaign:
             if fault is None:
                 self.crashes.append(f"{name}: {self.graph.why(name)}")
             else:
-                self.watch.recover("kill", fault.cameras, lambda n=name: self.killed.pop(n, None))
+                done = lambda n=name: self.killed.pop(n, None)  # noqa: E731
+                self.watch.recover("kill", fault.cameras, done, stage=name)
 
     # Breaking.
 

@@ -34,8 +34,9 @@ from disguisor_ros.bridge.calibration import CameraRig
 from disguisor_ros.bridge.images import depth_array
 from disguisor_ros.bridge.messages import stamp_ns
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.synchronization import Rendezvous
+from disguisor_ros.core.synchronization import JUMP_NS, Rendezvous
 from disguisor_ros.core.types import DepthView
+from disguisor_ros.shared_memory import avoiding_dead_ports
 
 # REP-2003: sensor data in best effort, results reliable, constants latched.
 SENSOR = QoSProfile(
@@ -59,8 +60,6 @@ STATIC_TRANSFORMS = QoSProfile(
 
 #: Stands in the rendezvous for a message that came but could not be read.
 INVALID = object()
-#: A stamp this far behind the newest one is a clock jump: everything starts anew.
-JUMP_NS = 1_000_000_000
 #: After this long without data a topic is reported.
 SILENCE_S = 5.0
 
@@ -329,7 +328,7 @@ class StageNode(LifecycleNode):
         back = stamp_ns < newest - JUMP_NS
         if back:
             self.get_logger().info("the clock jumped back: starting anew")
-            self.rendezvous.reset()
+            self.rendezvous.jump(stamp_ns)
             self.reset()
         self._newest_ns[topic] = stamp_ns if back else max(newest, stamp_ns)
         return back
@@ -411,7 +410,8 @@ def run_node(make: Callable[[], StageNode]) -> None:
     rclpy.init()
     code, node = 0, None
     try:
-        node = make()
+        with avoiding_dead_ports():
+            node = make()
         if node.autostart:
             code = _start(node)
         if code == 0:
