@@ -238,6 +238,17 @@ def test_a_detection_that_is_not_there_is_named(fitter):
         fitter([person], {"cam1": keypoints["cam1"][None]}, CAMERAS, 0)
 
 
+def test_unsure_keypoints_count_for_less(fitter):
+    """A quarter of a certain score counts an eighth (4 ** 1.5 = 8), too low a one nothing."""
+    rng = np.random.default_rng(6)
+    joints, _ = stand(fitter, rng, [0, 0, 0], 0.0)
+    person, keypoints = observed(rng, joints, cameras={"cam0": CAMERAS["cam0"]})
+    found = keypoints["cam0"].copy()
+    found[5:8, 2] = (0.8, 0.2, 0.04)
+    seen = observe([person], {"cam0": found[None]}, CAMERAS)
+    assert np.allclose(seen.weight[0, 0, 5:8], (1.0, 0.125, 0.0))
+
+
 def test_derivatives_are_exact(fitter, monkeypatch):
     """The gradient of the linearised cost equals central differences.
 

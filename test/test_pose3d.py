@@ -225,6 +225,21 @@ def test_one_view_says_how_badly_it_knows_the_distance():
     assert (aside[:7] < 0.06).all()
 
 
+@pytest.mark.parametrize(("unseen_frames", "known"), [(18, True), (1, False)])
+def test_one_view_knows_a_lost_person_again_who_had_time_to_get_there(unseen_frames, known):
+    """Half a metre in 0.6 s is a walk; in 0.03 s it is somebody else, or nobody."""
+    estimator = PoseEstimator(floor_z_m=0.0)
+    run([lambda t: person(0, 0)], 10, estimator=estimator)
+    for frame in range(10, 9 + unseen_frames):
+        estimator({name: np.zeros((0, 17, 3)) for name in RIG}, RIG, frame * STEP_NS)
+    keypoints = {name: found[:0] for name, found in seen([person(0, 0.5)], RIG).items()}
+    keypoints["cam1"] = seen([person(0, 0.5)], RIG)["cam1"]
+    people = estimator(keypoints, RIG, (9 + unseen_frames) * STEP_NS)
+    (there,) = [p for p in people if p.status == "single_view"]
+    assert (there.track_id == 1) == known
+    assert known or [p.track_id for p in people if p.status == "predicted"] == [1]
+
+
 @pytest.mark.parametrize("newcomer_first", [True, False])
 def test_who_was_there_first_keeps_his_number(newcomer_first):
     """A detection that was left over for an instant has born a second track of one person."""

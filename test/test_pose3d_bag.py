@@ -41,6 +41,20 @@ def test_errors_are_means_by_views():
     assert figures["ghosts_per_frame"] == figures["doubles_per_frame"] == 0.0
 
 
+def test_joints_that_two_views_show_are_measured_apart():
+    """Nose and left eye, one of them off by 4 cm: 2 cm, whatever the rest does."""
+    one = instant(0)
+    for name in ("cam1", "cam2"):
+        one.keypoints[name][0, 2:, 2] = 0.4
+    off = np.full((17, 3), [0.2, 0.0, 0.0])
+    off[0], off[1] = (0.04, 0.0, 0.0), 0.0
+    person_4 = found(1, BODIES[4] + off)
+    person_4.detections = {"cam1": 0, "cam2": 0}
+    tally = Tally()
+    tally.add(one, [person_4])
+    assert tally.figures()["joint_error_seen_cm"] == pytest.approx(2.0)
+
+
 def test_views_are_counted_one_to_one():
     one = instant(0)
     one.keypoints["cam2"] = one.keypoints["cam2"][:1]

@@ -39,6 +39,12 @@ def test_predictions_do_not_run_away_and_grow_uncertain():
     assert (late.variance > 10 * soon.variance).all()
 
 
+def test_nobody_starts_faster_than_people_do():
+    """After 0.2 s an acceleration of 4.5 m/s^2 makes a standard deviation of 4.5 / 2 * 0.2**2."""
+    track = Track(1, person(0, 0), 0 * CERTAIN, 0, velocity_variance=np.zeros(17))
+    assert np.allclose(np.sqrt(track.predict(200_000_000).variance), 0.09)
+
+
 def test_distance_of_bodies_is_that_of_their_shift():
     assert np.isclose(body_distance(person(0, 0), person(0.3, 0.4)), 0.5)
     crowd = np.array([person(1, 0), person(2, 0)])

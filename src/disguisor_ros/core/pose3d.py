@@ -13,9 +13,11 @@ from disguisor_ros.core.tracking import Prediction, Track, body_distance
 from disguisor_ros.core.triangulation import Triangulated
 from disguisor_ros.core.types import DepthView, Person3D
 
-#: A lost person is looked for this far around, metres, and that much further for each second.
+#: A lost person is looked for this far around, metres, and that much further for each second:
+#: less when one view alone has found somebody, who may be a stray detection.
 _REACH_M = 0.4
 _SPEED = 1.0
+_SPEED_OF_ONE_VIEW = 0.5
 _FAR_M = 1e3
 
 #: Bodies closer to each other are one.
@@ -272,6 +274,7 @@ def _reach_m(track: Track, expected: Prediction, group: Group, stamp_ns: int) ->
     may be farther off.
     """
     drift = 2.0 * float(np.linalg.norm(track.drift, axis=1).mean())
+    missed_s = track.missed_s(stamp_ns)
     if len(group.detections) < 2 and track.anchored:
-        return min(_REACH_M + 0.5 * drift, 0.7)
-    return min(_REACH_M + drift + _SPEED * track.missed_s(stamp_ns), 1.5)
+        return min(_REACH_M + 0.5 * drift + _SPEED_OF_ONE_VIEW * missed_s, 0.7)
+    return min(_REACH_M + drift + _SPEED * missed_s, 1.5)

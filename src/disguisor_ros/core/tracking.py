@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 #: Unforeseen acceleration of a joint, standard deviation, m/s^2.
-_ACCELERATION = 6.0
+_ACCELERATION = 4.5
 
 #: Velocities fade over this time, seconds: people stop.
 _FADE_S = 0.8

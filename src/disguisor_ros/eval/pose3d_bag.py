@@ -32,6 +32,9 @@ _FOUND_M = 0.5
 #: A view's detector has found a person when the keypoints are off by less on average, metres.
 _DETECTED_M = 0.25
 
+#: A view shows a joint for certain from this score on.
+_SEEN_SCORE = 0.5
+
 _KINDS = {
     "color/camera_info": CameraInfo,
     "depth/camera_info": CameraInfo,
@@ -111,7 +114,8 @@ def measure_bag(bag: Path, depth: bool) -> dict:
     -------
     dict
         ``found`` and ``joint_error_cm`` by the number of views that detect a person,
-        ``found_detected`` (one or more views), ``switches_per_person_minute``,
+        ``found_detected`` (one or more views), ``joint_error_seen_cm`` (joints that two or more
+        views show for certain), ``switches_per_person_minute``,
         ``ghosts_per_frame`` and ``doubles_per_frame`` (persons given out beside the true ones),
         ``ghosts_sure_per_frame`` (of these, whose head is said to be known within 12 cm),
         ``single_within_sigma`` (share of joints of people of one view within 1 and 2 standard
@@ -154,6 +158,7 @@ class Tally:
         self.frames = 0
         self.found: dict[int, list[bool]] = defaultdict(list)
         self.errors: dict[int, list[float]] = defaultdict(list)
+        self.seen: list[float] = []
         self.within: list[float] = []
         self.track_of: dict[int, int] = {}
         self.switches = 0
@@ -187,8 +192,12 @@ class Tally:
         self._add_others(apart, set(range(len(people))) - set(partner.values()), people)
 
     def _add_pair(self, person, count, truth, one: Person3D, instant: Instant) -> None:
+        error = np.linalg.norm(one.joints - truth, axis=1)
         if count:
-            self.errors[count].append(float(np.linalg.norm(one.joints - truth, axis=1).mean()))
+            self.errors[count].append(float(error.mean()))
+        scores = [instant.keypoints[name][d, :, 2] for name, d in one.detections.items()]
+        if len(scores) > 1:
+            self.seen += list(error[(np.array(scores) > _SEEN_SCORE).sum(axis=0) > 1])
         before = self.track_of.get(person)
         self.switches += before is not None and before != one.track_id
         self.track_of[person] = one.track_id
@@ -220,6 +229,7 @@ class Tally:
             "joint_error_cm": {
                 str(n): 100 * _mean(self.errors[n]) if self.errors[n] else None for n in (1, 2, 3)
             },
+            "joint_error_seen_cm": 100 * _mean(self.seen) if self.seen else None,
             "switches_per_person_minute": self.switches / minutes if minutes else None,
             "ghosts_per_frame": self.ghosts / max(self.frames, 1),
             "ghosts_sure_per_frame": self.sure_ghosts / max(self.frames, 1),
@@ -243,6 +253,7 @@ def print_bag(figures: dict[str, dict]) -> None:
     for n, name in (("1", "1 view"), ("2", "2 views"), ("3", "3 or more views")):
         row(f"found, detected in {name}", lambda f, n=n: f["found"][n])
         row(f"joint error, {name}, cm", lambda f, n=n: f["joint_error_cm"][n], 1)
+    row("joint error, seen by 2 or more, cm", lambda f: f["joint_error_seen_cm"], 2)
     row("found, all detected", lambda f: f["found_detected"])
     row("found, not detected at this instant", lambda f: f["found"]["0"])
     row("identity switches per person-minute", lambda f: f["switches_per_person_minute"])
