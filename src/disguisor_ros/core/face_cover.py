@@ -24,17 +24,17 @@ from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
 
 #: Cover reaches this far around the face, metres: what the template's face may be too small.
-MARGIN_M = 0.006
+MARGIN_M = 0.005
 
 #: ... and this many standard deviations of the head's position across the view, up to a limit,
 #: metres: one for people whom some camera sees, one for those whom none does.
-MARGIN_SIGMAS = 1.8
+MARGIN_SIGMAS = 1.7
 MAX_MARGIN_M = 0.30
 MAX_MARGIN_UNSEEN_M = 0.60
 
 #: Of a face that is turned away an edge is seen, which a small error of the turn moves far over
 #: the head: so much more is covered then, metres, between these angles, degrees.
-TURNED_M = 0.008
+TURNED_M = 0.006
 _TURNED_DEG = (80.0, 110.0)
 
 #: Standard deviation of the place, metres, from which the whole head is covered and not only its
