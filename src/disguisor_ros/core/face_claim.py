@@ -38,7 +38,7 @@ _SHARE = (0.08, 0.14)
 NEAR_M = 2.0
 
 #: ... when their position is known at least as well as this, metres.
-SURE_SIGMA_M = 0.03
+SURE_SIGMA_M = 0.04
 
 #: Share of what a camera would see of a face alone that must be unhidden to be one for sure.
 _ENOUGH_SHOWN = 0.15
@@ -59,7 +59,7 @@ class Seen:
     turn_deg : float
         Angle between the direction of the face and that to the camera.
     distance_m, sigma_m : float
-        From the camera; standard deviation of the place.
+        From the camera; standard deviation of the place, per axis.
     measured : float
         Share of the depth measured on the visible face that agrees with it, 0 to 1.
     shown : float

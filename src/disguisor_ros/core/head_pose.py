@@ -85,7 +85,7 @@ class HeadState:
     @property
     def confidence(self) -> float:
         """Confidence, 0 to 1, in a head whose place is known so well."""
-        return float(np.exp(-((self.sigma_m / 0.12) ** 2)))
+        return float(np.exp(-(np.trace(self.place) / 3 / 0.12**2)))
 
     def carried(self, moved: np.ndarray, spread: np.ndarray, stamp_ns: int) -> HeadState:
         """The head of somebody whom no camera sees, moved with the body since it was seen.

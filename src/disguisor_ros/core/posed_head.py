@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.covariance import bounded, largest_sigma
+from disguisor_ros.core.covariance import bounded
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.rendering import Window
 from disguisor_ros.core.sightings import Sighting
@@ -50,8 +50,8 @@ _MAX_RAYS = 160
 class PosedHead:
     """A head in one camera's frame, with the window that it takes up in the image.
 
-    ``sigma_m`` is the standard deviation in the worst direction of all, ``along_m`` that along
-    the view and ``aside_m`` the worst across it. ``margin_px`` is how far the cover reaches around
+    ``sigma_m`` is the standard deviation per axis, ``along_m`` that along the view and ``aside_m``
+    the worst across it. ``margin_px`` is how far the cover reaches around
     the face, ``sweep_px`` (2,) how much farther in one direction of the image, both ways.
     """
 
@@ -152,7 +152,7 @@ def _covariance(head: Head) -> np.ndarray:
 
 
 def _sigma_m(head: Head) -> float:
-    return largest_sigma(_covariance(head))
+    return float(np.sqrt(np.trace(_covariance(head)) / 3))
 
 
 def _axes(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
