@@ -120,7 +120,7 @@ def processes(context):
             prefix=DIE_WITH_LAUNCH,
             output="screen",
             respawn=True,
-            respawn_delay=0.5,
+            respawn_delay=0.1,
             on_exit=end_when_misconfigured,
         )
 
