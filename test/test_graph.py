@@ -84,7 +84,8 @@ def test_faces_are_replaced_and_nothing_else_is_touched(anonymized):
             nose = found[0]
             if nose[2] > 0:
                 x, y = nose[:2].astype(int)
-                assert changed[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].mean() > 0.9
+                around = changed[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+                assert changed[y, x] and around.mean() > 0.8  # another head may be in front
 
 
 def test_people_keep_their_numbers_and_meshes_are_recorded(anonymized):

@@ -17,6 +17,9 @@ from disguisor_ros.core.types import Head
 #: Cover reaches this far around the face, metres: what the template's face may be too small.
 MARGIN_M = 0.005
 
+#: ... but no less than this, pixels: small faces in small images.
+MIN_MARGIN_PX = 2.0
+
 #: ... and this many standard deviations of the head's position across the view, up to a limit,
 #: metres: one for people whom some camera sees, one for those whom none does.
 MARGIN_SIGMAS = 1.7
@@ -106,7 +109,7 @@ def pose_head(
         min(MARGIN_M + turned_m + MARGIN_SIGMAS * sigma_m, most_m)
         for sigma_m in (thin_m, aside_m)
     )
-    margin_px = max(thin_m * px_per_m, 1.0)
+    margin_px = max(thin_m * px_per_m, MIN_MARGIN_PX)
     sweep_px = (wide_m - thin_m) * px_per_m * directions[:, 1]
     around_px = max(margin_px, MUZZLE_M * px_per_m) + np.abs(sweep_px).max()
     around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * px_per_m
