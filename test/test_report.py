@@ -2,11 +2,13 @@
 
 import re
 
+import cv2
 import numpy as np
 import pytest
 import tiny_recording as tiny
 
 from disguisor_ros.eval.evaluate import evaluate
+from disguisor_ros.eval.graph import plot
 from disguisor_ros.eval.pairs import BagPair
 from disguisor_ros.eval.report import write_report
 from disguisor_ros.sim.truth import load_truth, truth_folder
@@ -61,3 +63,15 @@ def test_text_from_bags_is_escaped(tmp_path):
     evaluation.result["scenario"] = "<script>alert(1)</script>"
     write_report(tmp_path / "escaped.html", evaluation)
     assert "<script>" not in (tmp_path / "escaped.html").read_text()
+
+
+def test_the_cost_of_the_graph_is_drawn_against_cameras_and_people(tmp_path):
+    def row(cameras, persons):
+        stage_ms = {"pose3d": 3.0, "cam1/face_renderer": 20.0, "cam2/face_renderer": 30.0}
+        return {"cameras": cameras, "persons": persons, "fps": 8.0, "latency_ms": 200.0,
+                "stage_ms": stage_ms}  # fmt: skip
+
+    plot([row(4, 5), row(2, 5), row(4, 0)], tmp_path / "cost.png")
+    picture = cv2.imread(str(tmp_path / "cost.png"))
+    left, right = np.array_split(picture, 2, axis=1)
+    assert all((half < 250).mean() > 0.05 for half in (left, right))

@@ -84,29 +84,38 @@ def measure(cameras: int, persons: int, frames: int) -> dict | None:
 
 
 def plot(rows: list[dict], path: Path) -> None:
-    """Where the time of an instant goes, by number of cameras and people.
+    """Where the time of an instant goes, against cameras and against people.
 
-    The renderers of all cameras are added up: each core that there is takes one.
+    Times are those of the clock: stages that share a core wait for each other. The renderers of
+    all cameras are added up.
     """
-    figure = Figure(figsize=(1.6 + 1.1 * len(rows), 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    names = [f"{row['cameras']} cameras\n{row['persons']} persons" for row in rows]
-    bottom = np.zeros(len(rows))
-    for stage in ("synchronizer", "pose3d", "smpl_fitter", "head_registrar", "face_renderer"):
-        ms = np.array([
-            sum(v for name, v in row["stage_ms"].items() if name.split("/")[-1] == stage)
-            for row in rows
-        ])  # fmt: skip
-        axes.bar(names, ms, bottom=bottom, label=stage, width=0.7)
-        bottom += ms
-    for x, row in enumerate(rows):
-        line = f"{row['fps']:.1f} fps\n{row['latency_ms']:.0f} ms"
-        axes.text(x, bottom[x], line, ha="center", va="bottom", fontsize=8)
-    axes.set(ylabel="ms of work per instant", ylim=(0, 1.25 * max(bottom.max(), 1.0)))
-    axes.legend(fontsize=7, frameon=False, loc="upper left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    first = rows[0]
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, varied, fixed in zip(
+        panels, ("cameras", "persons"), ("persons", "cameras"), strict=True
+    ):
+        shown = sorted((r for r in rows if r[fixed] == first[fixed]), key=lambda r: r[varied])
+        names = [str(row[varied]) for row in shown]
+        bottom = np.zeros(len(shown))
+        for stage in ("synchronizer", "pose3d", "smpl_fitter", "head_registrar", "face_renderer"):
+            ms = np.array([_total(row["stage_ms"], stage) for row in shown])
+            axes.bar(names, ms, bottom=bottom, label=stage, width=0.7)
+            bottom += ms
+        for x, row in enumerate(shown):
+            line = f"{row['fps']:.1f} fps\n{row['latency_ms']:.0f} ms"
+            axes.text(x, bottom[x], line, ha="center", va="bottom", fontsize=8)
+        axes.set(xlabel=varied, title=f"{first[fixed]} {fixed}")
+        axes.margins(y=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("ms an instant, all stages")
+    panels[0].legend(fontsize=8, frameon=False, loc="upper left")
     figure.savefig(path, dpi=130)
+
+
+def _total(stage_ms: dict[str, float], stage: str) -> float:
+    """Milliseconds of a stage, summed over the cameras that have one each."""
+    return sum(ms for name, ms in stage_ms.items() if name.split("/")[-1] == stage)
 
 
 def write_room(path: Path, cameras: int, persons: int, frames: int) -> None:
