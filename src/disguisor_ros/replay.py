@@ -75,6 +75,7 @@ class Replay:
         self._parts: dict[tuple[str, int], set[str]] = {}
         self._now_ns = recording.start_ns
         self._connected: dict[str, bool] = {}
+        self._listens_to: dict[str, set[str]] = {}
         self._stage_ms: dict[str, float] = {}
         self._seconds = 0.0
         self._changed = threading.Condition()
@@ -111,14 +112,18 @@ class Replay:
         """Block until every stage is active and hears all its topics."""
         with _progress() as progress:
             task = progress.add_task("starting the graph", total=len(self.graph.stages))
-            deadline = time.monotonic() + START_S
+            deadline, again = time.monotonic() + START_S, False
             while time.monotonic() < deadline:
                 self._check_alive()
                 with self._changed:
                     ready = sum(self._connected.values())
                     progress.update(task, completed=ready)
                     if ready == len(self.graph.stages):
-                        return
+                        if again and self._heard():
+                            return
+                        # Who sees a writer need not be seen by it yet: hear from each once more.
+                        again = True
+                        self._connected.clear()
                     self._changed.wait(0.2)
         waiting = [n for n in self.graph.stages if not self._connected.get(n)]
         raise UserError(f"the graph did not start within {START_S:.0f} s: {', '.join(waiting)}")
@@ -216,6 +221,14 @@ class Replay:
                     self.lost += 1
                     return
             self._check_alive()
+
+    def _heard(self) -> bool:
+        """Whether what is published from now on reaches every stage that listens to it."""
+        return all(
+            publisher.get_subscription_count()
+            >= sum(topic in topics for topics in self._listens_to.values())
+            for topic, publisher in self._publishers.items()
+        )
 
     def _check_alive(self) -> None:
         if self._write_error:
@@ -321,6 +334,7 @@ class Replay:
                 values = {v.key: v.value for v in status.values}
                 name = status.name.removeprefix("disguisor: ")
                 self._connected[name] = values.get("connected") == "True"
+                self._listens_to[name] = set(values.get("listens_to", "").split(","))
                 self._stage_ms[name] = float(values.get("duration_ms_median", 0.0))
             self._changed.notify_all()
 

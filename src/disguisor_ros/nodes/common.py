@@ -363,6 +363,7 @@ class StageNode(LifecycleNode):
         values = {
             "connected": self.active
             and all(self.count_publishers(t) for t in self._heard if not _optional(t)),
+            "listens_to": ",".join(self._heard),
             "rate_hz": rate,
             "done": self._done,
             "duration_ms_median": _median(self.durations_ms),
