@@ -21,7 +21,10 @@ from hypothesis import strategies as st
 
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
 from disguisor_ros.core.face_claim import NAMED_Z_M
+from disguisor_ros.core.face_cover import outline_of
 from disguisor_ros.core.rendering import EmbreeBackend, Window
+from disguisor_ros.core.types import Region
+from disguisor_ros.eval.scores import fill_region
 
 TEMPLATE = ball_template()
 CAMERA = front_camera()
@@ -452,6 +455,17 @@ def test_heads_anywhere_never_crash(place, yaw, sigma, width):
     head = head_at(TEMPLATE, *place, away_deg=yaw, sigma_m=sigma)
     result = replace(image, [head], depth, camera=camera)
     assert all(np.isfinite(region.box).all() for region in result.regions)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (4, 1), (2, 2), (5, 7)])
+def test_an_outline_tells_the_smallest_cover_exactly(size):
+    mask = np.zeros((20, 30), bool)
+    mask[6 : 6 + size[0], 9 : 9 + size[1]] = True
+    filled = np.zeros(mask.shape, np.uint8)
+    region = Region(np.zeros(4), outline_of(mask), 1, "mesh", 0.0)
+    assert len(region.polygon) >= 3
+    fill_region(filled, region)
+    np.testing.assert_array_equal(filled.astype(bool), mask)
 
 
 def test_two_runs_are_identical():

@@ -303,10 +303,15 @@ def tight_box(mask: np.ndarray, x: int = 0, y: int = 0) -> np.ndarray:
 
 
 def outline_of(mask: np.ndarray, x: int = 0, y: int = 0) -> np.ndarray:
-    """Outline of the True pixels of a mask at (x, y), shape (N, 2); their hull when in pieces."""
+    """Outline of the True pixels of a mask at (x, y), shape (N, 2); their hull when in pieces.
+
+    N is at least 3: a single pixel, or a line of them, is a polygon that goes there and back.
+    """
     contours, _ = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
     if len(contours) > 1:
         contours = [cv2.convexHull(np.concatenate(contours))]
-    return contours[0].reshape(-1, 2).astype(np.float64) + (x, y)
+    outline = contours[0].reshape(-1, 2)
+    outline = outline[np.arange(max(3, len(outline))) % len(outline)]
+    return outline.astype(np.float64) + (x, y)
