@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from room import camera_ring, person, seen
 
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.multiview import _whole
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.tracking import Track
 from disguisor_ros.core.types import DepthView
@@ -252,3 +253,14 @@ def test_who_was_there_first_keeps_his_number(newcomer_first):
     for step in (1, 2):
         (p,) = estimator(seen([body + 0.01], RIG), RIG, stamp_ns + step * STEP_NS)
         assert p.track_id == 1
+
+
+def test_a_stray_detection_whose_head_is_off_its_shoulders_is_nobody():
+    """It was placed 0.26 m before the camera, and two thirds of the image were covered."""
+    joints = np.full((17, 3), np.nan)
+    joints[5:7] = [[0, 0.2, 1.4], [0, -0.2, 1.4]]
+    assert _whole(joints)  # a head that is not seen may be anywhere
+    joints[0] = 0, 0, 1.7
+    assert _whole(joints)
+    joints[0] = -1.2, 0, 2.2
+    assert not _whole(joints)

@@ -35,6 +35,10 @@ _STRANGER = 2.0
 #: Joints are sought from a prediction that is sharper than this, else from the rays, metres.
 _SHARP_M = 0.12
 
+#: Nobody's head is farther from the shoulders than this, metres: such a detection shows nobody,
+#: and placed just before the camera it would cover all of the image.
+_NECK_M = 0.6
+
 #: A detection this similar to a known person in its view is that person.
 _SAME_OKS = 0.5
 
@@ -105,8 +109,8 @@ class Scene:
         singles = [
             Group({int(self.detections.view[d]): d}) for d in loose if self._shows_a_person(d)
         ]
-        everyone = found + singles
-        self._solve(everyone)
+        self._solve(found + singles)
+        everyone = found + [group for group in singles if _whole(group.result.joints)]
         return everyone, stack([group.result for group in everyone], len(self.cameras))
 
     def _learn_floor(self, groups: list[Group]) -> None:
@@ -275,6 +279,15 @@ class Scene:
                     expected.joints, expected.variance, expected.drift,
                 )  # fmt: skip
         return Prior(joints, variance, drift)
+
+
+def _whole(joints: np.ndarray) -> bool:
+    """Whether joints (17, 3) have their head on their shoulders, as far as both are known."""
+    known = np.isfinite(joints[:, 0])
+    head, shoulders = joints[:5][known[:5]], joints[5:7][known[5:7]]
+    if not len(head) or not len(shoulders):
+        return True
+    return bool(np.linalg.norm(head.mean(axis=0) - shoulders.mean(axis=0)) < _NECK_M)
 
 
 def _misfit(residual: np.ndarray) -> np.ndarray:
