@@ -191,6 +191,20 @@ def test_one_view_places_the_head_on_its_ray(fitter):
     assert body.head.sigma_m > 0.03
 
 
+def test_somebody_is_seen_by_one_view_for_hours(fitter):
+    """After 512 sights a power of two was no number any more, and all heads were withheld."""
+    rng = np.random.default_rng(6)
+    joints, _ = stand(fitter, rng, [0, 0, 0.95], 0.3)
+    one = {"cam0": CAMERAS["cam0"]}
+    person, keypoints = observed(rng, joints, cameras=one)
+    person.status = "single_view"
+    fitter.reset()
+    fitter([person], {"cam0": keypoints["cam0"][None]}, one, 0)
+    fitter._tracks[person.track_id].sights = 100_000
+    (body,) = fitter([person], {"cam0": keypoints["cam0"][None]}, one, 100_000_000)
+    assert np.isfinite(body.head.covariance).all()
+
+
 def test_bone_lengths_settle_over_time(fitter):
     rng = np.random.default_rng(7)
     joints, _ = stand(fitter, rng, [0, 0, 0.95], 0.0)

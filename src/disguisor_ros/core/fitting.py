@@ -66,6 +66,9 @@ CORRELATED_INSTANTS = 10
 FIRST_SIGHT_M = (0.05, 0.15)
 FIRST_SIGHT_SCORE = (0.35, 0.50)
 
+#: After so many sights that bound is beyond all rooms.
+_MOST_SIGHTS = 10
+
 #: A track that was not seen for so long starts anew.
 FORGET_S = 2.0
 
@@ -221,7 +224,7 @@ class BodyFitter:
                 states[i] = before.carried(shift, _shared_covariance(person), stamp_ns)
             elif person.status != "multiview":
                 states[i] = states[i].loosened(_shared_covariance(person))
-                most_m = 2.0 ** tracks[i].sights * _first_sight_m(person)
+                most_m = 2.0 ** min(tracks[i].sights, _MOST_SIGHTS) * _first_sight_m(person)
                 states[i] = replace(states[i], place=bounded(states[i].place, most=most_m))
         return states
 
