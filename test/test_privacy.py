@@ -371,39 +371,40 @@ def test_who_is_in_the_room_is_learnt_before_frames_may_leave(ros):
     node.destroy_node()
 
 
+@pytest.fixture
+def two_cameras(ros):
+    """An active pose3d that knows of the cameras a and b."""
+    node = Watcher()
+    node.trigger_configure()
+    node.trigger_activate()
+    node.cameras = ["a", "b"]
+    yield node
+    node.destroy_node()
+
+
 def saw(**people):
     """Keypoints of cameras that found so many people."""
     return {camera: np.ones((count, 17, 3)) for camera, count in people.items()}
 
 
-def test_a_camera_that_is_gone_at_the_start_may_be_the_only_one_that_sees_somebody(ros):
-    node = Watcher()
-    node.trigger_configure()
-    node.trigger_activate()
-    node.cameras = ["a", "b"]
-    step = SECOND // 2
+def test_a_camera_that_is_gone_at_the_start_may_be_the_only_one_that_sees_somebody(two_cameras):
+    node, step = two_cameras, SECOND // 2
     late = [node._unwatched(k * step, saw(a=1) if k < 6 else saw(a=1, b=1)) for k in range(10)]
     assert [bool(why) for why in late] == [True] * 8 + [False] * 2  # a second of b, too
     assert "b saw too little" in late[5]
     node.reset()
     absent = [node._unwatched(k * step, saw(a=1)) for k in range(22)]
     assert [bool(why) for why in absent] == [True] * 20 + [False] * 2  # not for ever
-    node.destroy_node()
 
 
-def test_a_camera_that_finds_nobody_at_the_start_may_be_blind(ros):
+def test_a_camera_that_finds_nobody_at_the_start_may_be_blind(two_cameras):
     """In a fault campaign a patient's camera found nobody just after the clock had jumped."""
-    node = Watcher()
-    node.trigger_configure()
-    node.trigger_activate()
-    node.cameras = ["a", "b"]
-    step = SECOND // 2
+    node, step = two_cameras, SECOND // 2
     blind = [node._unwatched(k * step, saw(a=1, b=int(k >= 6))) for k in range(10)]
     assert [bool(why) for why in blind] == [True] * 8 + [False] * 2
     node.reset()
     empty_room = [node._unwatched(k * step, saw(a=0, b=0)) for k in range(4)]
     assert [bool(why) for why in empty_room] == [True] * 2 + [False] * 2
-    node.destroy_node()
 
 
 def test_a_blank_frame_has_the_header_and_none_of_the_pixels(bench, clock):

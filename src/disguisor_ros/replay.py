@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messages, typestore
+from disguisor_ros.bridge.diagnostics import stage_values
 from disguisor_ros.errors import UserError
 from disguisor_ros.graph import Graph
 from disguisor_ros.recordings import Recording, check_keypoints
@@ -328,11 +329,7 @@ class Replay:
     def _on_diagnostics(self, raw: bytes) -> None:
         message = typestore().deserialize_cdr(raw, "diagnostic_msgs/msg/DiagnosticArray")
         with self._changed:
-            for status in message.status:
-                if not status.name.startswith("disguisor: "):
-                    continue
-                values = {v.key: v.value for v in status.values}
-                name = status.name.removeprefix("disguisor: ")
+            for name, values in stage_values(message).items():
                 self._connected[name] = values.get("connected") == "True"
                 self._listens_to[name] = set(values.get("listens_to", "").split(","))
                 self._stage_ms[name] = float(values.get("duration_ms_median", 0.0))

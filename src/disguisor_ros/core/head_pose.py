@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from disguisor_ros.core.covariance import largest_sigma
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.observations import Observations
 from disguisor_ros.core.rotations import (
@@ -76,11 +75,6 @@ class HeadState:
     place: np.ndarray
     method: str
     stamp_ns: int
-
-    @property
-    def sigma_m(self) -> float:
-        """Standard deviation of the middle of the face in the worst direction, metres."""
-        return largest_sigma(self.place)
 
     @property
     def confidence(self) -> float:

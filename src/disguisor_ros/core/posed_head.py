@@ -96,7 +96,8 @@ def pose_head(
     focal = camera.matrix[0, 0]
     turn_deg = _turn_deg(camera, tf_world_head)
     px_per_m = focal / distance_m
-    along_m, across = _spread(camera, head, vertices.mean(axis=0))
+    covariance = _covariance(head)
+    along_m, across = _spread(camera, covariance, vertices.mean(axis=0))
     if sighting.detection >= 0:
         # Where this image itself shows the head, only the distance from the camera can be far off.
         across = bounded(across, most=UNSURE_SIGMA_M)
@@ -118,17 +119,22 @@ def pose_head(
         return None
     rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
     normals = template.normals @ rotation.T.astype(np.float32)
+    sigma_m = float(np.sqrt(np.trace(covariance) / 3))
     return PosedHead(
-        head, sighting, vertices, normals, distance_m, turn_deg, _sigma_m(head), along_m, aside_m,
+        head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, along_m, aside_m,
         margin_px, sweep_px, px_per_m, window, rotation[:, 0],
     )  # fmt: skip
 
 
-def _spread(camera: Camera, head: Head, center: np.ndarray) -> tuple[float, np.ndarray]:
+def _spread(
+    camera: Camera, covariance: np.ndarray, center: np.ndarray
+) -> tuple[float, np.ndarray]:
     """How far off a head may be in one view.
 
     Parameters
     ----------
+    covariance : ndarray, shape (3, 3), square metres, world
+        Of the head's place.
     center : ndarray, shape (3,), metres, camera frame
         Of the head.
 
@@ -140,7 +146,7 @@ def _spread(camera: Camera, head: Head, center: np.ndarray) -> tuple[float, np.n
         Covariance along x and y of the image, at the distance of the head.
     """
     rotation = camera.tf_camera_world[:3, :3]
-    covariance = rotation @ _covariance(head) @ rotation.T
+    covariance = rotation @ covariance @ rotation.T
     ray = center / np.linalg.norm(center)
     slope = np.array([[1.0, 0.0, -ray[0] / ray[2]], [0.0, 1.0, -ray[1] / ray[2]]])
     return float(np.sqrt(ray @ covariance @ ray)), slope @ covariance @ slope.T
@@ -152,10 +158,6 @@ def _covariance(head: Head) -> np.ndarray:
     if covariance.shape != (3, 3) or not np.isfinite(covariance).all():
         return UNKNOWN_SIGMA_M**2 * np.eye(3)
     return bounded((covariance + covariance.T) / 2)
-
-
-def _sigma_m(head: Head) -> float:
-    return float(np.sqrt(np.trace(_covariance(head)) / 3))
 
 
 def _axes(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -112,7 +112,7 @@ def sight_heads(
         if len(keypoints):
             off = np.linalg.norm(keypoints[:, _HEAD, :2] - pixels[:-1], axis=2) / scale
             mean_m = (off * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
-            sigma_m = min(head.sigma_m, 0.1) if np.isfinite(head.sigma_m) else 0.1
+            sigma_m = float(np.fmin(head.sigma_m, 0.1))  # 0.1 where it is not a number
             near = (weight.sum(axis=1) > 0) & (mean_m < _NEAR_M + 2 * sigma_m)
             # Of two heads on one spot the surer one is shown.
             cost[i] = np.where(near, mean_m + 2 * sigma_m, np.inf)
@@ -131,9 +131,10 @@ def sight_heads(
 
 def _sureness(head: Head) -> float:
     """How many times more a head is believed than one that only keypoints placed."""
-    if head.method != "registered" or not np.isfinite(head.sigma_m):
+    sigma_m = head.sigma_m
+    if head.method != "registered" or not np.isfinite(sigma_m):
         return 1.0
-    return float((_SURE_M / np.clip(head.sigma_m, _SURE_M / 5, _SURE_M)) ** 2)
+    return float((_SURE_M / np.clip(sigma_m, _SURE_M / 5, _SURE_M)) ** 2)
 
 
 def _shift_m(off_m: np.ndarray, weight: np.ndarray, sureness: float = 1.0) -> np.ndarray:

@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
+from disguisor_ros.bridge.diagnostics import stage_values
 from disguisor_ros.bridge.images import color_array, to_rgb
 from disguisor_ros.bridge.messages import stamp_ns
 from disguisor_ros.eval.fault_tape import KINDS, Tape
@@ -169,9 +170,10 @@ class Watch:
         A stage that was killed is named, to be told apart in the result.
         """
         with self._lock:
-            since = time.monotonic()
-            one = {"fault": fault, "left": set(cameras), "since": since, "done": done}
-            self._recoveries.append({**one, "stage": stage})
+            self._recoveries.append({
+                "fault": fault, "stage": stage, "left": set(cameras), "done": done,
+                "since": time.monotonic(),
+            })  # fmt: skip
 
     def recovering(self) -> bool:
         """Whether some fault has not been recovered from."""
@@ -253,9 +255,7 @@ class Watch:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         with self._lock:
-            for status in message.status:
-                name = status.name.removeprefix("disguisor: ")
-                values = {v.key: v.value for v in status.values}
+            for name, values in stage_values(message).items():
                 if values.get("connected") == "True":
                     self.connected.add(name)
                 if "frames_in" in values:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
+from disguisor_ros.bridge.diagnostics import stage_values
 from disguisor_ros.bridge.images import color_array, compressed_color_array, to_rgb
 from disguisor_ros.core.types import Region
 from disguisor_ros.errors import UserError
@@ -188,11 +189,7 @@ class BagPair:
 
 def stage_ms(diagnostics) -> dict[str, float]:
     """Median time of work by stage that a diagnostic_msgs/DiagnosticArray tells, ms."""
-    told = {
-        status.name.removeprefix("disguisor: "): {v.key: v.value for v in status.values}
-        for status in diagnostics.status
-        if status.name.startswith("disguisor: ")
-    }
+    told = stage_values(diagnostics)
     return {name: float(values.get("duration_ms_median", 0)) for name, values in told.items()}
 
 

@@ -31,6 +31,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
 from disguisor_ros.bridge.calibration import CameraRig
+from disguisor_ros.bridge.diagnostics import PREFIX
 from disguisor_ros.bridge.images import depth_array
 from disguisor_ros.bridge.messages import stamp_ns
 from disguisor_ros.core.cameras import Camera
@@ -353,7 +354,7 @@ class StageNode(LifecycleNode):
         silent = self._silent_topics() if self.active else []
         rate, self._done_before = self._done - self._done_before, self._done
         name = self.get_fully_qualified_name().lstrip("/")
-        status = DiagnosticStatus(name=f"disguisor: {name}", hardware_id="disguisor")
+        status = DiagnosticStatus(name=f"{PREFIX}{name}", hardware_id="disguisor")
         if not self.active:
             status.level, status.message = DiagnosticStatus.WARN, "inactive"
         elif silent:
