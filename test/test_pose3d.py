@@ -63,6 +63,21 @@ def test_nobody_lags_behind():
     assert abs(lag) < 0.02
 
 
+@pytest.mark.parametrize("fps", [5, 15, 30])
+def test_a_swinging_foot_is_followed_at_any_frame_rate(fps):
+    def body(t):
+        joints = person(0.0, 0.0)
+        joints[16] += [0.35 * np.sin(3 * np.pi * t), 0.0, 0.1]  # up to 3.3 m/s and 31 m/s^2
+        return joints
+
+    estimator, rng, errors = PoseEstimator(floor_z_m=0.0), np.random.default_rng(3), []
+    for frame in range(3 * fps):
+        keypoints = seen([body(frame / fps)], RIG, 2.0, rng=rng)
+        (found,) = estimator(keypoints, RIG, round(frame * 1e9 / fps))
+        errors.append(np.linalg.norm(found.joints[16] - body(frame / fps)[16]))
+    assert np.max(errors) < 0.08 and np.mean(errors) < 0.03
+
+
 def test_who_is_not_seen_is_predicted_then_known_again():
     history = run([lambda t: person(0.3 * t, 0)], 60, hide=lambda name, frame: 30 <= frame < 45)
     for frame in range(30, 45):

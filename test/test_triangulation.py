@@ -8,7 +8,13 @@ from room import camera_ring, person, seen
 
 from disguisor_ros.core.refinement import Equations, Held, Prior, solve
 from disguisor_ros.core.skeleton import CORE, MIRROR
-from disguisor_ros.core.triangulation import Observations, complete, consensus_points, unswap
+from disguisor_ros.core.triangulation import (
+    Observations,
+    complete,
+    consensus_points,
+    renewed,
+    unswap,
+)
 
 BODY = person(0.3, -0.2, yaw=0.7)
 
@@ -109,6 +115,18 @@ def test_a_prediction_fills_in_for_missing_views_but_does_not_hold_back():
     found = observations({name: rig[name]})
     known = Prior(BODY[None], *firm)
     assert worst_error(solve(found, BODY[None] + 0.05, known)) < 0.04
+
+
+def test_joints_that_two_views_see_elsewhere_start_from_there_and_no_others():
+    def miss_wrist(keypoints):
+        keypoints["cam1"][9, :2] += [90.0, -60.0]
+
+    expected = BODY.copy()
+    expected[16] += [0.3, 0.0, 0.1]  # a foot that two views and more see elsewhere
+    found = observations(camera_ring(3), change=miss_wrist)  # one view that is wrong is no reason
+    start = renewed(found, expected[None])[0]
+    np.testing.assert_allclose(start[16], BODY[16], atol=1e-6)
+    np.testing.assert_array_equal(start[:16], BODY[:16])
 
 
 def test_feet_stay_above_the_floor():

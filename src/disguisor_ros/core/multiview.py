@@ -24,6 +24,7 @@ from disguisor_ros.core.triangulation import (
     Triangulated,
     complete,
     consensus_points,
+    renewed,
     stack,
     unswap,
 )
@@ -220,6 +221,7 @@ class Scene:
                 joints[k] = self._settle(groups[k]).joints if unknown else prior.joints[k]
         for k, one in settled.items():
             joints[k] = one.joints
+        joints = renewed(observations, joints)
         observations = unswap(observations, joints)
         joints = complete(joints, observations)
         result = solve(observations, joints, prior, self.floor.z_m, self._held(groups, settled))

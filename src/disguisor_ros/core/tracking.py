@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-#: Unforeseen acceleration of a joint, standard deviation, m/s^2.
-_ACCELERATION = 4.5
+#: Spectral density of each joint's acceleration, m^2/s^3, as white noise: what a joint does in a
+#: second does not depend on the frame rate. Wrists and ankles swing.
+_AGILITY = np.full(17, 2.0)
+_AGILITY[[9, 10, 15, 16]] = 6.0
 
 #: Velocities fade over this time, seconds: people stop.
 _FADE_S = 0.8
@@ -124,7 +126,7 @@ class Track:
         moving = _FADE_S * (1.0 - np.exp(-min(elapsed, _HORIZON_S) / _FADE_S))
         swinging = _SWING_S * (1.0 - np.exp(-elapsed / _SWING_S))
         variance = _per_axis(self.covariance) + self.velocity_variance * elapsed**2
-        variance += 0.25 * (_ACCELERATION * min(elapsed, _HORIZON_S) ** 2) ** 2
+        variance += _AGILITY * min(elapsed, _HORIZON_S) ** 3 / 3.0
         moved = walking * moving + (self.velocity - walking) * swinging
         speed2 = self.body_covariance[1, 1] + _STROLL**2
         return Prediction(
@@ -156,7 +158,7 @@ class Track:
             self.velocity = self.velocity * np.exp(-elapsed / _FADE_S)
             self.body_velocity = self.body_velocity * np.exp(-elapsed / _FADE_S)
         elif elapsed > 0:
-            motion = self.velocity_variance + (_ACCELERATION * min(elapsed, _HORIZON_S)) ** 2
+            motion = self.velocity_variance + _AGILITY * min(elapsed, _HORIZON_S)
             # A distance that was guessed, before or now, is no place to tell a motion from.
             guessed = (self.drift**2).sum(-1) + (drift**2).sum(-1)
             noise = _per_axis(covariance) + expected.variance + guessed

@@ -17,6 +17,9 @@ from disguisor_ros.core.skeleton import (
 #: Residual in standard deviations from which a keypoint counts for less.
 ROBUST = 2.0
 
+#: Residuals in standard deviations count for no more than this when starts are compared.
+_FAR = 4.0
+
 _EYE = np.eye(3)
 
 
@@ -119,6 +122,33 @@ def consensus_points(observations: Observations) -> np.ndarray:
     points = np.take_along_axis(points, best[:, None, :, None], axis=1)[:, 0]
     found = np.isfinite(np.take_along_axis(cost, best[:, None], axis=1)[:, 0])
     return np.where(found[..., None], points, np.nan)
+
+
+def renewed(observations: Observations, joints: np.ndarray) -> np.ndarray:
+    """Joints to start from; where two views or more see one elsewhere, what they agree on.
+
+    A fast foot is not where its track expects it, and a search that starts there takes all views
+    that see it for outliers.
+
+    Parameters
+    ----------
+    observations : Observations
+    joints : ndarray, shape (P, 17, 3), metres, world
+        As expected; NaN where nothing is.
+    """
+    expected = residuals(observations, joints)
+    elsewhere = (np.nan_to_num(expected) > ROBUST).sum(axis=1) > 1
+    some = np.nonzero(elsewhere.any(axis=1))[0]
+    if len(some) == 0:
+        return joints
+    seen = observations.take(some)
+    agreed = consensus_points(seen)
+    cost = np.minimum(residuals(seen, agreed), _FAR) ** 2
+    gain = np.nansum(np.minimum(expected[some], _FAR) ** 2 - cost, axis=1)
+    better = elsewhere[some] & (gain > _FAR**2)
+    joints = joints.copy()
+    joints[some] = np.where(better[..., None], agreed, joints[some])
+    return joints
 
 
 def unswap(observations: Observations, joints: np.ndarray) -> Observations:
