@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from disguisor_ros.core.covariance import motion_noise
 from disguisor_ros.core.rotations import exp_so3, log_so3
 
-#: Standard deviation of a head's acceleration, m/s^2.
-ACCELERATION = 1.5
+#: Spectral density of a head's acceleration, m^2/s^3.
+AGILITY = 0.4
 
 #: Random walk of a head's rotation, degrees per root second.
 WALK_DEG = 35.0
@@ -73,9 +74,8 @@ class PoseFilter:
             return
         forward = np.eye(6)
         forward[:3, 3:] = seconds * np.eye(3)
-        push = np.concatenate([seconds**2 / 2 * np.eye(3), seconds * np.eye(3)])
         prior = forward @ self.motion_covariance @ forward.T
-        prior += ACCELERATION**2 * push @ push.T
+        prior += np.kron(motion_noise(AGILITY, seconds), np.eye(3))
         gain = prior[:, :3] @ np.linalg.inv(prior[:3, :3] + covariance[:3, :3])
         motion = forward @ self.motion
         self.motion = motion + gain @ (translation - motion[:3])

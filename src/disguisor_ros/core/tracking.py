@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from disguisor_ros.core.covariance import motion_noise
+
 #: Spectral density of each joint's acceleration, m^2/s^3, as white noise: what a joint does in a
 #: second does not depend on the frame rate. Wrists and ankles swing.
 _AGILITY = np.full(17, 2.0)
@@ -17,8 +19,8 @@ _FADE_S = 0.8
 #: What a joint does beside the body's own motion is over after this time, seconds: an arm swings.
 _SWING_S = 0.15
 
-#: Unforeseen acceleration of a whole body, m/s^2, and how well its place is measured, metres.
-_BODY_ACCELERATION = 1.5
+#: The same of a whole body, and how well its place is measured, metres.
+_BODY_AGILITY = 0.4
 _BODY_NOISE_M = 0.05
 
 #: Speed that somebody whom nobody sees may have taken up, standard deviation, m/s.
@@ -178,9 +180,8 @@ class Track:
         """Kalman filter of the trunk's velocity, from how far the joints (17, 3) have moved."""
         moved, noise = moved[_TRUNK].mean(axis=0), _BODY_NOISE_M**2 + variance[_TRUNK].mean()
         forward = np.array([[1.0, elapsed], [0.0, 1.0]])
-        push = np.array([elapsed**2 / 2, elapsed])
         prior = forward @ self.body_covariance @ forward.T
-        prior += _BODY_ACCELERATION**2 * np.outer(push, push)
+        prior += motion_noise(_BODY_AGILITY, elapsed)
         gain = prior[:, 0] / (prior[0, 0] + noise)
         surprise = moved - self.body_lag - self.body_velocity * elapsed
         # The filter's own place lags behind the joints that were measured last.
