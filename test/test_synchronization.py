@@ -66,6 +66,53 @@ def test_a_late_image_joins_no_set():
     assert sync.late == 1 and sync.pop(10**12) == []
 
 
+def complete_sets(sync, stamps, now=0):
+    return feed(sync, [(c, k, t) for t in stamps for c in "ab" for k in KINDS], now)
+
+
+def answer(sync, *stamps):
+    for stamp in stamps:
+        for camera in "ab":
+            sync.finished(camera, stamp * MS)
+
+
+def stamps_of(sets):
+    return [s.stamp_ns // MS for s in sets]
+
+
+def test_cameras_that_are_too_fast_lose_whole_instants_and_the_newest_goes_on():
+    sync = synchronizer()
+    assert stamps_of(complete_sets(sync, [0, 100])) == [0, 100]  # nobody answers yet: no limit
+    answer(sync, 0, 100)
+    assert stamps_of(complete_sets(sync, [200, 300, 400, 500, 600])) == [200, 300]
+    sync.finished("a", 200 * MS)
+    assert sync.pop(0) == []  # b is not done with it
+    sync.finished("b", 200 * MS)
+    assert stamps_of(sync.pop(0)) == [600] and sync.skipped == 2
+
+
+def test_a_slow_room_loses_nothing():
+    sync = synchronizer()
+    for stamp in range(0, 3000, 100):
+        assert stamps_of(complete_sets(sync, [stamp])) == [stamp]
+        answer(sync, stamp)
+    assert sync.skipped == 0
+
+
+def test_a_renderer_that_died_holds_the_others_up_once():
+    sync = synchronizer(max_wait_ms=500)
+    complete_sets(sync, [0])
+    answer(sync, 0)
+    complete_sets(sync, [100, 200], now=0)
+    for stamp in (100, 200):
+        sync.finished("a", stamp * MS)  # b never answers again
+    assert complete_sets(sync, [300], now=400) == []
+    assert stamps_of(sync.pop(501 * MS)) == [300]
+    sync.finished("a", 300 * MS)
+    assert stamps_of(complete_sets(sync, [400], now=502)) == [400]  # b is not waited for
+    assert sync.skipped == 0
+
+
 def test_a_bag_that_loops_starts_anew():
     sync = synchronizer()
     loop = [(c, k, t) for t in range(1000, 4000, 100) for c in "ab" for k in KINDS]

@@ -22,6 +22,8 @@ WINDOW = 2
 START_S = 120.0
 #: A frame that has not come out after this long is lost, seconds.
 LOST_S = 30.0
+#: When nothing has come out for so long and no stage has a frame waiting, nothing will, seconds.
+IDLE_S = 5.0
 
 _RESULTS = {
     "/disguisor/frame_set": "disguisor_msgs/msg/FrameSet",
@@ -78,6 +80,7 @@ class Replay:
         self._connected: dict[str, bool] = {}
         self._listens_to: dict[str, set[str]] = {}
         self._stage_ms: dict[str, float] = {}
+        self._waiting: dict[str, int] = {}
         self._seconds = 0.0
         self._changed = threading.Condition()
         enclave = ["--ros-args", "--enclave", "/disguisor/player"]  # see docs/privacy.md, SROS2
@@ -175,7 +178,8 @@ class Replay:
                     break
                 if got != last:
                     last, since = got, time.monotonic()
-                if time.monotonic() - since > LOST_S:
+                quiet_s = time.monotonic() - since
+                if quiet_s > LOST_S or (quiet_s > IDLE_S and not any(self._waiting.values())):
                     break
                 self._changed.wait(0.2)
             self._check_alive()
@@ -332,6 +336,7 @@ class Replay:
             for name, values in stage_values(message).items():
                 self._connected[name] = values.get("connected") == "True"
                 self._listens_to[name] = set(values.get("listens_to", "").split(","))
+                self._waiting[name] = int(values.get("frames_waiting", 0))
                 self._stage_ms[name] = float(values.get("duration_ms_median", 0.0))
             self._changed.notify_all()
 

@@ -18,7 +18,12 @@ ROOT = "/disguisor"
 STAGES = {
     "synchronizer": (
         ["/disguisor/frame_set", "/disguisor/skeleton"],
-        ["/{camera}/color/camera_info", "/{camera}/depth/camera_info", "/{camera}/keypoints2d"],
+        [
+            "/{camera}/anonymized/regions",
+            "/{camera}/color/camera_info",
+            "/{camera}/depth/camera_info",
+            "/{camera}/keypoints2d",
+        ],
     ),
     "pose3d": (
         ["/disguisor/persons3d"],

@@ -37,6 +37,14 @@ class FrameSet:
         return [c for c, stamp in self.color_ns.items() if self.keypoints_ns.get(c) == stamp]
 
 
+@dataclass
+class _UnderWay:
+    """When a set left, and the colour stamps of those of its cameras that have yet to answer."""
+
+    left_ns: int
+    waits_for: dict[str, int]
+
+
 class FrameSynchronizer:
     """Groups stamps of several cameras into frame sets.
 
@@ -44,21 +52,31 @@ class FrameSynchronizer:
     a camera that is late. Sets leave in the order of their stamps, and every colour stamp is in
     at most one set.
 
+    When cameras are faster than what becomes of their images, whole instants are left out, so
+    that those that leave stay fresh: at most ``in_flight`` sets are under way, and of those that
+    wait only the newest goes on.
+
     Parameters
     ----------
     cameras : iterable of str
     slop_ns : int
         Stamps of a set differ by no more than this.
     max_wait_ns : int
-        How long an incomplete set is held back. What was waited for in vain is not waited for
-        again until it is heard.
+        How long an incomplete set is held back, and how long a set is under way when a camera's
+        image does not come out. What was waited for in vain is not waited for again until it
+        is heard.
+    in_flight : int
+        Sets that may be under way at once.
     """
 
-    def __init__(self, cameras: Iterable[str], slop_ns: int, max_wait_ns: int):
+    def __init__(
+        self, cameras: Iterable[str], slop_ns: int, max_wait_ns: int, in_flight: int = 2
+    ):
         self.cameras = tuple(cameras)
         self.slop_ns = slop_ns
         self.max_wait_ns = max_wait_ns
-        self.late = 0
+        self.in_flight = in_flight
+        self.late = self.skipped = 0
         self.reset()
 
     def reset(self) -> None:
@@ -67,6 +85,9 @@ class FrameSynchronizer:
         self._last_seen: dict[tuple[str, str], int] = {}
         self._expected = {(c, kind) for c in self.cameras for kind in ("color", "keypoints")}
         self._last_emitted = None
+        self._complete: list[FrameSet] = []
+        self._under_way: list[_UnderWay] = []
+        self._answering: set[str] = set()
 
     def add(self, camera: str, kind: str, stamp_ns: int, now_ns: int) -> None:
         """Take note of a stamp.
@@ -101,8 +122,36 @@ class FrameSynchronizer:
         getattr(frame_set, f"{kind}_ns")[camera] = stamp_ns
         frame_set.stamp_ns = min(frame_set.color_ns.values(), default=frame_set.stamp_ns)
 
+    def finished(self, camera: str, stamp_ns: int) -> None:
+        """Take note that a camera's image of a set has come out."""
+        self._answering.add(camera)
+        for one in self._under_way:
+            if one.waits_for.get(camera) == stamp_ns:
+                del one.waits_for[camera]
+
     def pop(self, now_ns: int) -> list[FrameSet]:
-        """Sets that are complete or have waited long enough, oldest first."""
+        """Sets that are complete or have waited long enough, as far as there is room for them."""
+        self._complete += self._completed(now_ns)
+        for one in self._under_way:
+            if now_ns - one.left_ns > self.max_wait_ns:
+                self._answering -= one.waits_for.keys()
+                one.waits_for.clear()
+        self._under_way = [one for one in self._under_way if one.waits_for]
+        # As long as nobody answers nothing tells how much there is room for.
+        room = self.in_flight if self._answering else len(self._complete)
+        room = max(room - len(self._under_way), 0)
+        stale = max(len(self._complete) - max(room, 1), 0)
+        self.skipped += stale
+        out = self._complete[stale:][:room]
+        self._complete = self._complete[stale + len(out) :]
+        for frame_set in out:
+            waits_for = {c: frame_set.color_ns[c] for c in frame_set.usable}
+            waits_for = {c: s for c, s in waits_for.items() if c in self._answering}
+            self._under_way.append(_UnderWay(now_ns, waits_for))
+        return out
+
+    def _completed(self, now_ns: int) -> list[FrameSet]:
+        """Take the sets that need not be held back any longer, oldest first."""
         out = []
         while self._pending:
             first = self._pending[0]

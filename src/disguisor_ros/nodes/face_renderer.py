@@ -135,6 +135,7 @@ class FaceRendererNode(StageNode):
         if stamp in self.waiting:
             self._withhold(stamp, "duplicate")
         self.waiting[stamp] = (message, time.monotonic_ns())
+        self.rendezvous.put((self.camera, "color"), stamp, True)
         while len(self.waiting) > self.rendezvous.capacity:
             self._withhold(next(iter(self.waiting)), "overrun")
 
@@ -144,7 +145,7 @@ class FaceRendererNode(StageNode):
         if color is None:
             return
         depth = stamps.depth_ns.get(self.camera)
-        wants = [((self.camera, "keypoints"), color)]
+        wants = [((self.camera, kind), color) for kind in ("color", "keypoints")]
         wants += [((self.camera, "depth"), depth)] if depth else []
         self.submit((color, depth, read_heads(message)), wants)
 
@@ -191,6 +192,9 @@ class FaceRendererNode(StageNode):
 
     def _process(self, color: int, depth: int | None, heads):
         started = time.monotonic_ns()
+        # Heads come in the order of their stamps: what is older has been left out.
+        for older in [stamp for stamp in self.waiting if stamp < color]:
+            self._withhold(older, "skipped")
         if color not in self.waiting:
             return
         message, arrived = self.waiting[color]

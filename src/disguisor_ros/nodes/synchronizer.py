@@ -9,8 +9,8 @@ import time
 
 from sensor_msgs.msg import CameraInfo
 
+from disguisor_msgs.msg import FaceRegions, Keypoints2D, Skeleton
 from disguisor_msgs.msg import FrameSet as FrameSetMessage
-from disguisor_msgs.msg import Keypoints2D, Skeleton
 from disguisor_ros.bridge.bags import header_of
 from disguisor_ros.bridge.messages import write_frame_set
 from disguisor_ros.core.synchronization import FrameSynchronizer
@@ -29,7 +29,15 @@ class SynchronizerNode(StageNode):
         max_wait = self.parameter(
             "max_wait", 0.5, "How long a late camera is waited for, s.", (0.0, 60.0)
         )
-        self.synchronizer = FrameSynchronizer(self.cameras, int(1e9 * slop), int(1e9 * max_wait))
+        in_flight = self.parameter(
+            "in_flight",
+            2,
+            "Instants under way at once; while cameras are faster, instants are left out.",
+            (1, 100),
+        )
+        self.synchronizer = FrameSynchronizer(
+            self.cameras, int(1e9 * slop), int(1e9 * max_wait), in_flight
+        )
 
     def load(self):
         if not self.cameras:
@@ -55,6 +63,15 @@ class SynchronizerNode(StageNode):
                     raw=True,
                 )
 
+            # What a renderer has done tells when there is room for another instant.
+            self.listen(
+                FaceRegions,
+                f"/{camera}/anonymized/regions",
+                lambda raw, c=camera: self.synchronizer.finished(c, header_of(raw)[0]),
+                RESULT,
+                raw=True,
+            )
+
     def reset(self):
         self.synchronizer.reset()
 
@@ -67,6 +84,7 @@ class SynchronizerNode(StageNode):
             self.sets.publish(write_frame_set(frame_set, self.world_frame))
             self.finished(started)
         self.figures["late_frames"] = self.synchronizer.late
+        self.figures["skipped_instants"] = self.synchronizer.skipped
 
 
 def main():
