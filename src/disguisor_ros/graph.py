@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -16,6 +17,11 @@ import yaml
 from disguisor_ros.paths import share
 from disguisor_ros.shared_memory import free_shared_memory
 
+#: Bytes from which malloc maps memory of its own for a block (the most that glibc takes), and
+#: from which it gives freed memory back.
+MMAP_THRESHOLD, TRIM_THRESHOLD = 32 << 20, 128 << 20
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # malloc.h
+
 #: Environment of every process of the graph: only this machine is discovered, big images go by
 #: shared memory, and each process keeps to one thread (the graph itself is the parallelism).
 ENVIRONMENT = {
@@ -23,6 +29,10 @@ ENVIRONMENT = {
     "FASTDDS_DEFAULT_PROFILES_FILE": str(share("config/fastdds.xml")),
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    # Images are allocated again and again: memory once got is kept, not mapped and cleared anew.
+    "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD),
+    "MALLOC_TRIM_THRESHOLD_": str(TRIM_THRESHOLD),
     "RCUTILS_LOGGING_BUFFERED_STREAM": "1",
 }
 
@@ -31,6 +41,11 @@ def set_environment() -> None:
     """Give this process :data:`ENVIRONMENT`, where the user has not chosen otherwise."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # What malloc reads from the environment it has read already.
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, int(os.environ["MALLOC_MMAP_THRESHOLD_"]))
+        libc.mallopt(_M_TRIM_THRESHOLD, int(os.environ["MALLOC_TRIM_THRESHOLD_"]))
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
