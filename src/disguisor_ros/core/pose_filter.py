@@ -9,10 +9,10 @@ from disguisor_ros.core.rotations import exp_so3, log_so3
 
 #: Spectral densities of a head's acceleration: m^2/s^3 and rad^2/s^3.
 AGILITY = 0.4
-TURN_AGILITY = 8.0
+TURN_AGILITY = 15.0
 
 #: Heads that turn stop turning over this time, seconds.
-TURN_S = 0.5
+TURN_S = 0.2
 
 #: Standard deviations of the velocities of a head seen for the first time: m/s and rad/s.
 FIRST_VELOCITY = 0.5
