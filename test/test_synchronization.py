@@ -100,16 +100,16 @@ def test_a_slow_room_loses_nothing():
 
 
 def test_a_renderer_that_died_holds_the_others_up_once():
-    sync = synchronizer(max_wait_ms=500)
+    sync = synchronizer()
     complete_sets(sync, [0])
     answer(sync, 0)
     complete_sets(sync, [100, 200], now=0)
     for stamp in (100, 200):
         sync.finished("a", stamp * MS)  # b never answers again
-    assert complete_sets(sync, [300], now=400) == []
-    assert stamps_of(sync.pop(501 * MS)) == [300]
+    assert complete_sets(sync, [300], now=999) == []
+    assert stamps_of(sync.pop(1001 * MS)) == [300]
     sync.finished("a", 300 * MS)
-    assert stamps_of(complete_sets(sync, [400], now=502)) == [400]  # b is not waited for
+    assert stamps_of(complete_sets(sync, [400], now=1002)) == [400]  # b is not waited for
     assert sync.skipped == 0
 
 

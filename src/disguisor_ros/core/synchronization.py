@@ -62,20 +62,27 @@ class FrameSynchronizer:
     slop_ns : int
         Stamps of a set differ by no more than this.
     max_wait_ns : int
-        How long an incomplete set is held back, and how long a set is under way when a camera's
-        image does not come out. What was waited for in vain is not waited for again until it
-        is heard.
+        How long an incomplete set is held back. What was waited for in vain is not waited for
+        again until it is heard.
     in_flight : int
         Sets that may be under way at once.
+    answer_ns : int
+        How long a set is under way when a camera's image does not come out; the same holds.
     """
 
     def __init__(
-        self, cameras: Iterable[str], slop_ns: int, max_wait_ns: int, in_flight: int = 2
+        self,
+        cameras: Iterable[str],
+        slop_ns: int,
+        max_wait_ns: int,
+        in_flight: int = 2,
+        answer_ns: int = 1_000_000_000,
     ):
         self.cameras = tuple(cameras)
         self.slop_ns = slop_ns
         self.max_wait_ns = max_wait_ns
         self.in_flight = in_flight
+        self.answer_ns = answer_ns
         self.late = self.skipped = 0
         self.reset()
 
@@ -133,7 +140,7 @@ class FrameSynchronizer:
         """Sets that are complete or have waited long enough, as far as there is room for them."""
         self._complete += self._completed(now_ns)
         for one in self._under_way:
-            if now_ns - one.left_ns > self.max_wait_ns:
+            if now_ns - one.left_ns > self.answer_ns:
                 self._answering -= one.waits_for.keys()
                 one.waits_for.clear()
         self._under_way = [one for one in self._under_way if one.waits_for]

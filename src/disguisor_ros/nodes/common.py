@@ -14,6 +14,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -203,6 +204,8 @@ class StageNode(LifecycleNode):
                 qos,
                 raw=raw,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                # They cost at each wake-up; :meth:`_silent_topics` tells what does not match.
+                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
         )
 

@@ -36,7 +36,7 @@ class SynchronizerNode(StageNode):
             (1, 100),
         )
         self.synchronizer = FrameSynchronizer(
-            self.cameras, int(1e9 * slop), int(1e9 * max_wait), in_flight
+            self.cameras, int(1e9 * slop), int(1e9 * max_wait), in_flight, self.patience_ns
         )
 
     def load(self):
