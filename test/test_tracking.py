@@ -40,10 +40,10 @@ def test_predictions_do_not_run_away_and_grow_uncertain():
 
 
 def test_nobody_starts_faster_than_people_do():
-    """After 0.3 s, acceleration of 2 m^2/s^3 makes a variance of 2 * 0.3**3 / 3."""
+    """After 0.3 s, acceleration of 3 m^2/s^3 makes a variance of 3 * 0.3**3 / 3."""
     track = Track(1, person(0, 0), 0 * CERTAIN, 0, velocity_variance=np.zeros(17))
     sigma = np.sqrt(track.predict(300_000_000).variance)
-    assert np.allclose(sigma[:9], np.sqrt(0.018))
+    assert np.allclose(sigma[:9], np.sqrt(0.027))
     assert (sigma[[9, 10, 15, 16]] > 1.5 * sigma[0]).all()  # wrists and ankles swing
 
 

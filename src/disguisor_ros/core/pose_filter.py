@@ -8,7 +8,7 @@ from disguisor_ros.core.covariance import motion_noise
 from disguisor_ros.core.rotations import exp_so3, log_so3
 
 #: Spectral densities of a head's acceleration: m^2/s^3 and rad^2/s^3.
-AGILITY = 0.4
+AGILITY = 0.6
 TURN_AGILITY = 15.0
 
 #: Heads that turn stop turning over this time, seconds.

@@ -10,8 +10,8 @@ from disguisor_ros.core.covariance import motion_noise
 
 #: Spectral density of each joint's acceleration, m^2/s^3, as white noise: what a joint does in a
 #: second does not depend on the frame rate. Wrists and ankles swing.
-_AGILITY = np.full(17, 2.0)
-_AGILITY[[9, 10, 15, 16]] = 6.0
+_AGILITY = np.full(17, 3.0)
+_AGILITY[[9, 10, 15, 16]] = 9.0
 
 #: Velocities fade over this time, seconds: people stop.
 _FADE_S = 0.8
