@@ -9,6 +9,7 @@ import time
 
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo
@@ -16,6 +17,8 @@ from sensor_msgs.msg import CameraInfo
 from disguisor_msgs.msg import FrameSet, Keypoints2D
 from disguisor_ros import shared_memory
 from disguisor_ros.graph import Graph, set_environment, stages
+from disguisor_ros.nodes.common import DEAF_REPORTS, Deaf
+from disguisor_ros.nodes.synchronizer import SynchronizerNode
 
 
 @pytest.fixture
@@ -137,3 +140,33 @@ def test_a_stage_that_was_killed_works_again_and_again(room, tmp_path):
             took.append(time.monotonic() - since)
         # 0.8 s on a machine with nothing else to do; 2.5 s before dead ports were avoided.
         assert sorted(took)[1] < 5, took
+
+
+class Mute:
+    """A stage as far as others see it: it is there, and reports nothing."""
+
+    def __init__(self):
+        self.node = rclpy.create_node("pose3d")
+        self.publisher = self.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+
+def test_a_stage_that_hears_nothing_of_the_others_ends_to_be_started_anew(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "148")
+    rclpy.init(args=["--ros-args", "-p", "cameras:=[cn01]"])
+    try:
+        node, other = SynchronizerNode(), Mute()
+        deadline = time.monotonic() + 10
+        while len(node.get_publishers_info_by_topic("/diagnostics")) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for _ in range(DEAF_REPORTS):
+            node._report()
+        node._on_diagnostics(b"... disguisor: synchronizer ...")  # its own report says nothing
+        with pytest.raises(Deaf, match="synchronizer hears none of the other stages"):
+            node._report()
+        node._on_diagnostics(b"... disguisor: pose3d ...")
+        node._report()
+        node.destroy_node()
+        other.node.destroy_node()
+    finally:
+        rclpy.shutdown()

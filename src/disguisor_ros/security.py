@@ -160,8 +160,9 @@ def _stage(enclaves, name: str, camera: str = "") -> None:
     """Enclave of a stage: its own topics, and the services of a managed node."""
     publish, subscribe = (_of(topics, camera or "*") for topics in STAGES[name])
     publish += ["/diagnostics", "~/transition_event"]
+    subscribe += ["/clock", "/diagnostics"]
     path = f"{camera}/{name}".lstrip("/")
-    _enclave(enclaves, path, publish, [*subscribe, "/clock"], ["~/*"], namespace=f"/{camera}")
+    _enclave(enclaves, path, publish, subscribe, ["~/*"], namespace=f"/{camera}")
 
 
 def _enclave(

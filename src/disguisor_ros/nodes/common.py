@@ -38,6 +38,7 @@ from disguisor_ros.bridge.messages import stamp_ns
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.synchronization import JUMP_NS, Rendezvous
 from disguisor_ros.core.types import DepthView
+from disguisor_ros.security import STAGES
 from disguisor_ros.shared_memory import avoiding_dead_ports
 
 # REP-2003: sensor data in best effort, results reliable, constants latched.
@@ -64,6 +65,12 @@ STATIC_TRANSFORMS = QoSProfile(
 INVALID = object()
 #: After this long without data a topic is reported.
 SILENCE_S = 5.0
+#: A stage that has reported so often and heard none of the others, who report as often, is deaf.
+DEAF_REPORTS = 10
+
+
+class Deaf(Exception):
+    """Nothing reaches this process."""
 
 
 class StageNode(LifecycleNode):
@@ -108,6 +115,11 @@ class StageNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers_here = []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT)
+        self._unheard = 0
+        self.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULT, raw=True,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+        )  # fmt: skip
         self.create_timer(1.0, self._report, clock=self._steady)
 
     # What subclasses override.
@@ -353,11 +365,25 @@ class StageNode(LifecycleNode):
         self.durations_ms.append((now - started_ns) / 1e6)
         self.latencies_ms.append((now - since) / 1e6)
 
+    def _on_diagnostics(self, raw: bytes) -> None:
+        if f"{PREFIX}{self._path}".encode() not in raw:
+            self._unheard = 0
+
+    @property
+    def _path(self) -> str:
+        return self.get_fully_qualified_name().lstrip("/")
+
     def _report(self) -> None:
+        # Fast DDS, when several processes start anew at once, may take away the port that one of
+        # them listens at; that one then hears nothing for ever, and only a new process does.
+        others = self.get_publishers_info_by_topic("/diagnostics")
+        others = [o for o in others if o.node_name in STAGES and self._path != _path_of(o)]
+        self._unheard = self._unheard + 1 if others else 0
+        if self._unheard > DEAF_REPORTS:
+            raise Deaf(f"{self._path} hears none of the other stages")
         silent = self._silent_topics() if self.active else []
         rate, self._done_before = self._done - self._done_before, self._done
-        name = self.get_fully_qualified_name().lstrip("/")
-        status = DiagnosticStatus(name=f"{PREFIX}{name}", hardware_id="disguisor")
+        status = DiagnosticStatus(name=f"{PREFIX}{self._path}", hardware_id="disguisor")
         if not self.active:
             status.level, status.message = DiagnosticStatus.WARN, "inactive"
         elif silent:
@@ -428,6 +454,9 @@ def run_node(make: Callable[[], StageNode]) -> None:
     except (ValueError, ParameterException) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except Deaf as error:
+        print(f"error: {error}; it ends, to be started anew", file=sys.stderr)
+        code = 1
     except Exception:
         if rclpy.ok():  # else it was stopped in the middle of something
             traceback.print_exc()
@@ -447,6 +476,10 @@ def _start(node: StageNode) -> int:
     if node.trigger_configure() != success:
         return 2  # its parameters or models are wrong: starting it again is of no use
     return 0 if node.trigger_activate() == success else 1
+
+
+def _path_of(endpoint) -> str:
+    return f"{endpoint.node_namespace}/{endpoint.node_name}".strip("/")
 
 
 def _optional(topic: str) -> bool:
