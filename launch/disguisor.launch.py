@@ -19,9 +19,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from disguisor_ros.errors import UserError
-from disguisor_ros.graph import ENVIRONMENT
+from disguisor_ros.graph import ENVIRONMENT, read_cameras
 from disguisor_ros.paths import share
-from disguisor_ros.run import read_cameras
 from disguisor_ros.security import ROOT
 from launch import LaunchDescription
 

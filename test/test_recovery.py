@@ -142,19 +142,12 @@ def test_a_stage_that_was_killed_works_again_and_again(room, tmp_path):
         assert sorted(took)[1] < 5, took
 
 
-class Mute:
-    """A stage as far as others see it: it is there, and reports nothing."""
-
-    def __init__(self):
-        self.node = rclpy.create_node("pose3d")
-        self.publisher = self.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-
-
 def test_a_stage_that_hears_nothing_of_the_others_ends_to_be_started_anew(monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", "148")
     rclpy.init(args=["--ros-args", "-p", "cameras:=[cn01]"])
     try:
-        node, other = SynchronizerNode(), Mute()
+        node, other = SynchronizerNode(), rclpy.create_node("pose3d")  # who reports nothing
+        other.create_publisher(DiagnosticArray, "/diagnostics", 10)
         deadline = time.monotonic() + 10
         while len(node.get_publishers_info_by_topic("/diagnostics")) < 2:
             assert time.monotonic() < deadline
@@ -167,6 +160,6 @@ def test_a_stage_that_hears_nothing_of_the_others_ends_to_be_started_anew(monkey
         node._on_diagnostics(b"... disguisor: pose3d ...")
         node._report()
         node.destroy_node()
-        other.node.destroy_node()
+        other.destroy_node()
     finally:
         rclpy.shutdown()

@@ -11,7 +11,7 @@ KINDS = ("color", "depth", "keypoints")
 
 
 def synchronizer(cameras="ab", slop_ms=20, max_wait_ms=500):
-    return FrameSynchronizer(cameras, slop_ms * MS, max_wait_ms * MS)
+    return FrameSynchronizer(cameras, slop_ms * MS, max_wait_ms * MS, 2, 1000 * MS)
 
 
 def feed(sync, stamps, now=0):

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import yaml
 
+from disguisor_ros.errors import UserError
 from disguisor_ros.paths import share
 from disguisor_ros.shared_memory import free_shared_memory
 
-#: Bytes from which malloc maps memory of its own for a block (the most that glibc takes), and
-#: from which it gives freed memory back.
-MMAP_THRESHOLD, TRIM_THRESHOLD = 32 << 20, 128 << 20
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # malloc.h
 
 #: Environment of every process of the graph: only this machine is discovered, big images go by
@@ -31,8 +29,8 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OPENCV_FOR_THREADS_NUM": "1",
     # Images are allocated again and again: memory once got is kept, not mapped and cleared anew.
-    "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD),
-    "MALLOC_TRIM_THRESHOLD_": str(TRIM_THRESHOLD),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
     "RCUTILS_LOGGING_BUFFERED_STREAM": "1",
 }
 
@@ -47,7 +45,22 @@ def set_environment() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, int(os.environ["MALLOC_MMAP_THRESHOLD_"]))
         libc.mallopt(_M_TRIM_THRESHOLD, int(os.environ["MALLOC_TRIM_THRESHOLD_"]))
 
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def read_cameras(path: Path) -> list[str]:
+    """Names of cameras in a parameter file."""
+    try:
+        found = yaml.safe_load(path.read_text())
+        cameras = found["/**"]["ros__parameters"]["cameras"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: no list of cameras in it (see config/cameras.yaml): {error}"
+        ) from error
+    if not cameras or not all(isinstance(c, str) for c in cameras):
+        raise UserError(f"{path}: cameras must be a list of names")
+    return cameras
 
 
 @dataclass

@@ -11,11 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from disguisor_ros.bridge.bags import BagWriter
 from disguisor_ros.errors import UserError
-from disguisor_ros.graph import Graph, set_environment, stages
+from disguisor_ros.graph import Graph, read_cameras, set_environment, stages
 from disguisor_ros.recordings import Recording, inspect
 from disguisor_ros.replay import Replay, StageDied
 
@@ -104,20 +102,6 @@ def main(args) -> int:
         )
         replay = stack.enter_context(Replay(recording, writer, graph, args.markers))
         return _replay(replay, writer, args)
-
-
-def read_cameras(path: Path) -> list[str]:
-    """Names of cameras in a parameter file."""
-    try:
-        found = yaml.safe_load(path.read_text())
-        cameras = found["/**"]["ros__parameters"]["cameras"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: no list of cameras in it (see config/cameras.yaml): {error}"
-        ) from error
-    if not cameras or not all(isinstance(c, str) for c in cameras):
-        raise UserError(f"{path}: cameras must be a list of names")
-    return cameras
 
 
 def _parameters(args, recording: Recording) -> dict[str, dict]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from disguisor_ros.errors import UserError
-from disguisor_ros.run import read_cameras
+from disguisor_ros.graph import read_cameras
 
 #: All enclaves lie below this one; launch file and ``disguisor run`` pass ``--enclave``.
 ROOT = "/disguisor"

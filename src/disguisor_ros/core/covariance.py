@@ -27,19 +27,3 @@ def bounded(covariance: np.ndarray, least: float = 0.0, most: float = np.inf) ->
     """
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.clip(values, least**2, most**2)) @ vectors.T
-
-
-def motion_noise(density: float, seconds: float) -> np.ndarray:
-    """Covariance (2, 2) of place and velocity along an axis after a time of random acceleration.
-
-    Of white noise, so that what happens in a second does not depend on into how many steps it
-    is divided (Bar-Shalom, Li, Kirubarajan: Estimation with Applications to Tracking and
-    Navigation, section 6.2.2).
-
-    Parameters
-    ----------
-    density : float, m^2/s^3
-        Spectral density of the acceleration.
-    seconds : float
-    """
-    return density * np.array([[seconds**3 / 3, seconds**2 / 2], [seconds**2 / 2, seconds]])

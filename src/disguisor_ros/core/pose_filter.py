@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from disguisor_ros.core.covariance import motion_noise
+from disguisor_ros.core.motion import fading_s, motion_noise
 from disguisor_ros.core.rotations import exp_so3, log_so3
 
 #: Spectral densities of a head's acceleration: m^2/s^3 and rad^2/s^3.
@@ -56,7 +56,7 @@ class PoseFilter:
     def predicted(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Rotation and translation expected at a stamp."""
         seconds = (stamp_ns - self.stamp_ns) * 1e-9
-        turned = exp_so3(self.spin * TURN_S * (1 - np.exp(-seconds / TURN_S)))
+        turned = exp_so3(self.spin * fading_s(seconds, TURN_S))
         return turned @ self.rotation, self.translation + seconds * self.velocity
 
     def update(self, rotation, translation, covariance, stamp_ns: int) -> None:
@@ -73,7 +73,7 @@ class PoseFilter:
         step = gain @ (translation - moved)
         self.translation, self.velocity = moved + step[:3], self.velocity + step[3:]
         left = np.exp(-seconds / TURN_S)
-        forward = np.array([[1.0, TURN_S * (1 - left)], [0.0, left]])
+        forward = np.array([[1.0, fading_s(seconds, TURN_S)], [0.0, left]])
         noise = motion_noise(TURN_AGILITY, seconds)
         gain, self._turn = _kalman(self._turn, forward, noise, covariance[3:, 3:])
         step = gain @ log_so3(rotation @ turned.T)

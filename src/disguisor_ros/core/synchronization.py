@@ -75,8 +75,8 @@ class FrameSynchronizer:
         cameras: Iterable[str],
         slop_ns: int,
         max_wait_ns: int,
-        in_flight: int = 2,
-        answer_ns: int = 1_000_000_000,
+        in_flight: int,
+        answer_ns: int,
     ):
         self.cameras = tuple(cameras)
         self.slop_ns = slop_ns
@@ -152,8 +152,8 @@ class FrameSynchronizer:
         out = self._complete[stale:][:room]
         self._complete = self._complete[stale + len(out) :]
         for frame_set in out:
-            waits_for = {c: frame_set.color_ns[c] for c in frame_set.usable}
-            waits_for = {c: s for c, s in waits_for.items() if c in self._answering}
+            answering = self._answering.intersection(frame_set.usable)
+            waits_for = {c: frame_set.color_ns[c] for c in answering}
             self._under_way.append(_UnderWay(now_ns, waits_for))
         return out
 

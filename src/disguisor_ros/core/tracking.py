@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from disguisor_ros.core.covariance import motion_noise
+from disguisor_ros.core.motion import fading_s, motion_noise
 
 #: Spectral density of each joint's acceleration, m^2/s^3, as white noise: what a joint does in a
 #: second does not depend on the frame rate. Wrists and ankles swing.
@@ -125,10 +125,10 @@ class Track:
         """
         elapsed = self.missed_s(stamp_ns)
         walking = self._walking()
-        moving = _FADE_S * (1.0 - np.exp(-min(elapsed, _HORIZON_S) / _FADE_S))
-        swinging = _SWING_S * (1.0 - np.exp(-elapsed / _SWING_S))
+        moving = fading_s(min(elapsed, _HORIZON_S), _FADE_S)
+        swinging = fading_s(elapsed, _SWING_S)
         variance = _per_axis(self.covariance) + self.velocity_variance * elapsed**2
-        variance += _AGILITY * min(elapsed, _HORIZON_S) ** 3 / 3.0
+        variance += _AGILITY * motion_noise(1.0, min(elapsed, _HORIZON_S))[0, 0]
         moved = walking * moving + (self.velocity - walking) * swinging
         speed2 = self.body_covariance[1, 1] + _STROLL**2
         return Prediction(

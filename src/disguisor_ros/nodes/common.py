@@ -61,6 +61,9 @@ STATIC_TRANSFORMS = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 
+#: Events cost at each wake-up; :meth:`StageNode._silent_topics` tells what does not match.
+NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
+
 #: Stands in the rendezvous for a message that came but could not be read.
 INVALID = object()
 #: After this long without data a topic is reported.
@@ -118,7 +121,7 @@ class StageNode(LifecycleNode):
         self._unheard = 0
         self.create_subscription(
             DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULT, raw=True,
-            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            event_callbacks=NO_EVENTS,
         )  # fmt: skip
         self.create_timer(1.0, self._report, clock=self._steady)
 
@@ -216,8 +219,7 @@ class StageNode(LifecycleNode):
                 qos,
                 raw=raw,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                # They cost at each wake-up; :meth:`_silent_topics` tells what does not match.
-                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+                event_callbacks=NO_EVENTS,
             )
         )
 
