@@ -30,6 +30,11 @@ _BONES = (
     (8, 10, 0.26), (11, 13, 0.42), (12, 14, 0.42), (3, 4, 0.155), (0, 3, 0.135), (0, 4, 0.135),
 )  # fmt: skip
 
+#: ... but no bone looks longer than this many times the middle one of a body. In 7,000 detections
+#: of DEKR and OpenPose the longest is at most 2.1 times as long; in those that are more, several
+#: joints are mistaken, and the cover of a face that is none would be as large as the image.
+_LONGEST = 2.5
+
 #: Half height and half width of the face, and of what is covered for it, metres.
 _FACE_M = np.array([0.097, 0.070])
 _COVER_M = np.array([0.125, 0.105])
@@ -229,7 +234,7 @@ def _ellipse(detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
 
 
 def _scale(xy: np.ndarray, use: np.ndarray) -> float | None:
-    """Pixels per metre at a person: the longest bone, should the worst joint be mistaken."""
+    """Pixels per metre at a person: the longest bone, should joints be mistaken."""
     bones = [
         (np.linalg.norm(xy[i] - xy[j]) / metres, i, j)
         for i, j, metres in _BONES
@@ -239,6 +244,8 @@ def _scale(xy: np.ndarray, use: np.ndarray) -> float | None:
         return None
     without = [[scale for scale, *ends in bones if joint not in ends] for joint in range(17)]
     scale = min(max(rest) for rest in without if len(rest) > 1 or len(rest) == len(bones))
+    if len(bones) > 2:
+        scale = min(scale, _LONGEST * np.median([length for length, *_ in bones]))
     return float(scale) if scale > 1 else None
 
 
