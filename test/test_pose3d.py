@@ -279,3 +279,34 @@ def test_a_stray_detection_whose_head_is_off_its_shoulders_is_nobody():
     assert _whole(joints)
     joints[0] = -1.2, 0, 2.2
     assert not _whole(joints)
+
+
+def test_a_known_body_is_not_stood_up_when_one_view_sees_most_of_it():
+    """A patient's head was put half a metre off: the search began at a standing body."""
+    rng = np.random.default_rng(0)
+    lying = person(0, 0)[:, [2, 1, 0]] * [1, 1, 0.5] + [-0.8, 0.2, 0.9]
+    others = [person(1.5, 1.0), person(-1.4, -1.2, 2.0)]
+    rig = camera_ring(3)
+    estimator = PoseEstimator(floor_z_m=0.0)
+    for frame in range(16):
+        keypoints = seen([lying, *others], rig, noise_px=3.0, rng=rng)
+        if frame >= 10:  # one camera sees a leg of his, another nobody at all
+            keypoints["cam1"][0, :13, 2] = 0.0
+            keypoints["cam2"] = np.zeros((0, 17, 3))
+        persons = estimator(keypoints, rig, frame * 250_000_000)
+        error = min(np.linalg.norm(p.joints[:7] - lying[:7], axis=1).mean() for p in persons)
+        assert error < 0.12, frame
+
+
+def test_a_head_that_one_view_sees_is_known_no_better_than_its_trunk():
+    rig = camera_ring(2)
+    keypoints = seen([person(0, 0)], rig)
+    for name, joints in (("cam1", slice(0, 5)), ("cam1", slice(0, 7))):
+        keypoints[name][0, joints, 2] = 0.0
+        (found,) = PoseEstimator(floor_z_m=0.0)(keypoints, rig, 0)
+        head, shoulders = (
+            np.sqrt(np.linalg.eigvalsh(found.covariance[part].mean(axis=0))[-1])
+            for part in (slice(0, 5), slice(5, 7))
+        )
+        assert head > shoulders
+        assert head > 0.05, "where a head is over its shoulders"

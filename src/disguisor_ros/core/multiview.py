@@ -214,11 +214,11 @@ class Scene:
         sharp = (prior.variance.mean(axis=1) < _SHARP_M**2) & ~prior.drift.any(axis=(1, 2))
         vague = np.nonzero(~sharp)[0]
         if len(vague):
-            joints[vague] = consensus_points(observations.take(vague))
+            found = consensus_points(observations.take(vague))
+            joints[vague] = _carried(prior.joints[vague], found)
         for k in vague:
             if k not in settled and np.isfinite(joints[k]).all(-1).sum() < 2:
-                unknown = not np.isfinite(prior.joints[k]).any()
-                joints[k] = self._settle(groups[k]).joints if unknown else prior.joints[k]
+                joints[k] = self._settle(groups[k]).joints
         for k, one in settled.items():
             joints[k] = one.joints
         joints = renewed(observations, joints)
@@ -290,6 +290,14 @@ def _whole(joints: np.ndarray) -> bool:
     if not len(head) or not len(shoulders):
         return True
     return bool(np.linalg.norm(head.mean(axis=0) - shoulders.mean(axis=0)) < _NECK_M)
+
+
+def _carried(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Joints (P, 17, 3) that were found; the others as expected, moved as these were."""
+    known = np.isfinite(found + expected).all(axis=-1, keepdims=True)
+    total = np.where(known, found - expected, 0.0).sum(axis=1, keepdims=True)
+    moved = total / np.maximum(known.sum(axis=1, keepdims=True), 1)
+    return np.where(np.isfinite(found), found, expected + moved)
 
 
 def _misfit(residual: np.ndarray) -> np.ndarray:

@@ -21,10 +21,9 @@ MARGIN_M = 0.005
 MIN_MARGIN_PX = 2.0
 
 #: ... and this many standard deviations of the head's position across the view, up to a limit,
-#: metres: one for people whom some camera sees, one for those whom none does.
+#: metres.
 MARGIN_SIGMAS = 1.7
-MAX_MARGIN_M = 0.30
-MAX_MARGIN_UNSEEN_M = 0.60
+MAX_MARGIN_M = 0.60
 
 #: Of a face that is turned away an edge is seen, which a small error of the turn moves far over
 #: the head: so much more is covered then, metres, between these angles, degrees.
@@ -105,9 +104,8 @@ def pose_head(
     turned_m = TURNED_M * np.interp(turn_deg, _TURNED_DEG, (0.0, 1.0))
     if aside_m <= UNSURE_SIGMA_M:
         thin_m = aside_m
-    most_m = MAX_MARGIN_UNSEEN_M if head.method == "predicted" else MAX_MARGIN_M
     thin_m, wide_m = (
-        min(MARGIN_M + turned_m + MARGIN_SIGMAS * sigma_m, most_m)
+        min(MARGIN_M + turned_m + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
         for sigma_m in (thin_m, aside_m)
     )
     margin_px = max(thin_m * px_per_m, MIN_MARGIN_PX)

@@ -44,8 +44,16 @@ _EYE = np.eye(3)
 _LIMBS = np.array([[7, 9], [8, 10], [13, 15], [14, 16]])
 _ROOT = np.searchsorted(CORE, [5, 6, 11, 12])
 
-#: Joints with a prior of their own or none: shoulders, arms and hips.
-_NOT_LIMP = np.isin(np.arange(17), (5, 6, 7, 8, 9, 10, 11, 12))
+#: Joints that are drawn to their place in the frame of the trunk when they are badly seen.
+_HEAD = np.arange(17) < 5
+_LEGS = np.arange(17) > 12
+
+#: How far each joint of the head (row) is from its place when the joints of the core (column) are
+#: moved: that place lies on the line from hips to shoulders, prolonged.
+_BEYOND = (STANDING_M[:5, 2].mean() - STANDING_M[5, 2]) / (STANDING_M[5, 2] - STANDING_M[11, 2])
+_OFF_TRUNK = np.hstack(
+    [np.eye(5), np.tile([-(1 + _BEYOND) / 2] * 2 + [_BEYOND / 2] * 2, (5, 1))]
+)
 
 _INNER = np.isin(BONE_A, CORE) & np.isin(BONE_B, CORE)
 _CORE_A, _CORE_B = (np.searchsorted(CORE, end[_INNER]) for end in (BONE_A, BONE_B))
@@ -210,7 +218,7 @@ class _Problem:
     def of(cls, observations, prior, floor_z_m, held) -> _Problem:
         persons = len(observations.score)
         lonely = (observations.score > 0).sum(axis=1) < 2
-        limp = lonely & ~_NOT_LIMP
+        limp = lonely & (_HEAD | _LEGS)
         expected, information = np.zeros((persons, 17, 3)), np.zeros((persons, 17, 3, 3))
         if prior is not None:  # who was seen to lie or sit is not drawn upright
             expected, information = np.nan_to_num(prior.joints), prior.information()
@@ -220,6 +228,7 @@ class _Problem:
         if held is not None:
             pull[held.persons], distance_m[held.persons] = held.pull, held.distance_m
             firmness[held.persons] = (_HELD * held.sigma_m) ** -2.0
+            limp[held.persons] = False  # expected in a posture of their own
         return cls(
             observations, _quadratic_of_rays(observations), expected, information,
             limp, lonely, floor_z_m, pull, distance_m, firmness,
@@ -240,12 +249,13 @@ class _Problem:
         blocks, vector = total[..., :9].reshape(*joints.shape, 3), total[..., 9:]
         _add_prior(blocks, vector, joints, self.expected, self.information)
         axes = _trunk_axes(joints)
-        _add_pose(blocks, vector, joints, axes, self.limp)
+        _add_pose(blocks, vector, joints, axes, self.limp & _LEGS)
         if self.floor_z_m is not None:
             _add_heights(blocks, vector, joints, self.floor_z_m, self.lonely)
         vector = vector - (blocks @ joints[..., None])[..., 0]
         equations = Equations(blocks, vector, joints)
         equations.add_arms(joints, axes)
+        equations.add_heads(joints, axes, self.limp[:, _HEAD])
         if self.firmness.any():
             equations.hold(self.pull, self.distance_m, self.firmness, joints)
         return equations
@@ -366,6 +376,23 @@ class Equations:
         back = robust[..., None, None] * turn.swapaxes(-1, -2)
         self.limb_vector[:, :2] -= (back @ pull)[..., 0]
         self.limbs[:, :2] += back @ _ARM_INFORMATION @ turn
+
+    def add_heads(self, joints: np.ndarray, axes: np.ndarray, limp: np.ndarray) -> None:
+        """Draw heads that are badly seen to where they mostly are over their shoulders.
+
+        Trunk and head move together: such a head is known no better than the trunk is.
+        """
+        some = np.nonzero(limp.any(axis=1))[0]
+        if len(some) == 0:
+            return
+        neck = joints[some, 5:7].mean(axis=1, keepdims=True)
+        off = joints[some, :5] - neck - (STANDING_M[:5] - STANDING_M[5:7].mean(0)) @ axes[some]
+        information = limp[some] / (POSE_SIGMA_M[:5] ** 2 + (off**2).sum(-1) / 9.0)
+        weighted = (information[..., None] * _OFF_TRUNK).swapaxes(1, 2)
+        core = self.core.reshape(-1, 9, 3, 9, 3)
+        for axis in range(3):
+            core[some, :, axis, :, axis] += weighted @ _OFF_TRUNK
+        self.core_vector[some] -= weighted @ off
 
     def hold(self, pull, distance_m, firmness, joints: np.ndarray) -> None:
         """Keep distances that were settled before; see :class:`Held`."""
