@@ -82,6 +82,15 @@ def test_face_is_claimed_when_the_camera_itself_saw_it():
     assert claimed(head_at(TEMPLATE, confidence=0.3), on_face) < 0.5
 
 
+def test_how_far_away_a_face_is_does_not_matter_where_it_is_seen():
+    """In rooms of one camera without depth no face was claimed at all."""
+    head = head_at(TEMPLATE)
+    head.covariance, head.confidence = np.diag([0.4**2, 0.01**2, 0.01**2]), 0.02
+    keypoints = keypoints_of(CAMERA, head, TEMPLATE)
+    assert len(claims(replace(room(), [head], keypoints=keypoints))) == 1
+    assert claims(replace(room(), [head])) == []
+
+
 def test_one_detection_stands_for_one_face():
     head, ghost = head_at(TEMPLATE), head_at(TEMPLATE, y=0.03, sigma_m=0.05, track_id=2)
     result = replace(room(), [ghost, head], keypoints=keypoints_of(CAMERA, head, TEMPLATE))

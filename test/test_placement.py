@@ -76,6 +76,34 @@ def test_seeing_the_same_body_again_and_again_makes_nobody_surer():
     assert sigma_m > 0.9 * first.sigma_m
 
 
+def lying(yaw):
+    """Somebody on the back on a table."""
+    x, y, z = person(0, 0).T
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.stack([0.9 - z, y, x + 0.95], axis=1) @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("yaw", [0.0, 1.5, 3.0, 4.5])
+@pytest.mark.parametrize("floor_z_m", [0.0, None])
+def test_a_patient_is_not_stood_up(yaw, floor_z_m):
+    """Without lying postures the guess was 1.3 m in front of the camera, and 3.2 m right."""
+    body = lying(yaw)
+    one = settle(*view_of(body), floor_z_m, None, None)
+    assert abs(one.distance_m - away(body)) < 0.1 * away(body)
+    assert np.linalg.norm(one.joints[:5] - body[:5], axis=1).mean() < 0.5
+
+
+def test_depth_shows_who_is_far_from_every_guess():
+    """Sitting, bent and cut by the image: no posture suits, but depth knows."""
+    center, rays, score = view_of(BODY)
+    rays = CAMERA.rays(CAMERA.project(BODY[:7].mean(0) + 2.5 * (BODY - BODY[:7].mean(0)))[0])
+    guess = settle(center, rays, score, 0.0, None, None)
+    depth = flat_depth(CAMERA, CAMERA.to_camera(BODY[[0, 5, 6]])[:, 2].mean())
+    one = settle(center, rays, score, 0.0, None, depth)
+    assert guess.distance_m < 0.6 * away(BODY)
+    assert one.measured and abs(one.distance_m - away(BODY)) < 0.15 * away(BODY)
+
+
 def test_depth_makes_sure():
     guessed = settle(*view_of(BODY), None, None, None)
     distance = CAMERA.to_camera(BODY[[5, 6, 11, 12]])[:, 2].mean()
@@ -100,6 +128,7 @@ def test_what_stands_before_the_hips_does_not_bend_the_body():
     image = depth.image.copy()
     pixels, _ = depth.camera.project(BODY[[11, 12]])
     image[int(pixels[:, 1].min()) - 15 :] -= 500
-    moved, agreed = to_depth(BODY, center, score, dataclasses.replace(depth, image=image), 0.06)
+    depth = dataclasses.replace(depth, image=image)
+    moved, agreed = to_depth(BODY, center, score, depth, 0.06, 1.6)
     assert np.abs(np.linalg.norm(moved - BODY, axis=1))[[11, 12]].max() < 0.25
     assert 0.5 < agreed < 1.0

@@ -27,3 +27,8 @@ def bounded(covariance: np.ndarray, least: float = 0.0, most: float = np.inf) ->
     """
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.clip(values, least**2, most**2)) @ vectors.T
+
+
+def place_confidence(variance: float) -> float:
+    """Confidence, 0 to 1, in a head whose place has a variance, square metres: 0.78 at 6 cm."""
+    return float(np.exp(-variance / 0.12**2))

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from disguisor_ros.core.covariance import place_confidence
 from disguisor_ros.core.head_template import HeadTemplate
 
 #: Regions below this confidence are precautions: pixels are replaced, no face is claimed.
@@ -60,6 +61,8 @@ class Seen:
         Angle between the direction of the face and that to the camera.
     distance_m, sigma_m : float
         From the camera; standard deviation of the place, per axis.
+    aside_m : float
+        The same across the view, in its worst direction.
     measured : float
         Share of the depth measured on the visible face that agrees with it, 0 to 1.
     shown : float
@@ -76,6 +79,7 @@ class Seen:
     turn_deg: float
     distance_m: float
     sigma_m: float
+    aside_m: float
     measured: float
     shown: float
     share: float
@@ -87,7 +91,8 @@ def confidence(seen: Seen) -> float:
 
     The head's own confidence, as far as this camera itself saw a face there: nose and eyes in
     2D; or depth on its surface with enough of the face on this side; or 2D missed a head that is
-    near and well known from the other cameras.
+    near and well known from the other cameras. In an image that shows a head itself it does not
+    matter how far away that is.
     """
     needed = np.interp(seen.turn_deg, _TURNED_DEG, _TURNED_SCORE)
     by_keypoints = 1 / (1 + np.exp((needed - seen.face_score) / 0.05))
@@ -98,6 +103,8 @@ def confidence(seen: Seen) -> float:
         by_eye *= np.clip(2 * seen.narrow_m / _SLIVER_M - 1.5, 0, 1)
     by_depth = seen.measured * np.interp(seen.share, _SHARE, (0.0, 1.0))
     own = np.clip(seen.own, 0, 1) if np.isfinite(seen.own) else 0.0
+    if seen.detected:
+        own = max(own, place_confidence(seen.aside_m**2))
     return float(own * max(by_eye, by_depth))
 
 

@@ -257,7 +257,8 @@ def _claim(region, camera, one: PosedHead, template, crop, hits, face, visible, 
         Seen(
             own=one.head.confidence, face_score=one.sighting.face_score,
             detected=one.sighting.detection >= 0, turn_deg=one.turn_deg,
-            distance_m=one.distance_m, sigma_m=one.sigma_m, measured=measured,
+            distance_m=one.distance_m, sigma_m=one.sigma_m, aside_m=one.aside_m,
+            measured=measured,
             shown=count / max(np.count_nonzero(face), 1), share=count / max(outline, 1.0),
             narrow_m=region.box[2:].min() / one.px_per_m,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from disguisor_ros.core.covariance import place_confidence
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.observations import Observations
 from disguisor_ros.core.rotations import (
@@ -79,7 +80,7 @@ class HeadState:
     @property
     def confidence(self) -> float:
         """Confidence, 0 to 1, in a head whose place is known so well."""
-        return float(np.exp(-(np.trace(self.place) / 3 / 0.12**2)))
+        return place_confidence(np.trace(self.place) / 3)
 
     def carried(self, moved: np.ndarray, spread: np.ndarray, stamp_ns: int) -> HeadState:
         """The head of somebody whom no camera sees, moved with the body since it was seen.

@@ -29,6 +29,10 @@ _VOTES = np.array([1.0] * 7 + [0.5] * 2)
 #: Distances that differ by less than this share belong to one body.
 _SAME_BODY = 0.05
 
+#: Depth may show somebody so many times farther off than expected, or nearer: somebody who was
+#: measured before, and somebody who was guessed to stand and may lie.
+_FAR_MEASURED, _FAR_GUESSED = 1.6, 5.0
+
 #: A trunk is this much deep along the view; what is farther off is something else, metres.
 _DEEP_BODY_M = 0.15
 
@@ -119,7 +123,8 @@ def settle(
     joints = span.scaled(joints, distance)
     moved = None
     if depth is not None:
-        moved = to_depth(joints, center, score, depth, np.sqrt(variance) / distance)
+        far = _FAR_MEASURED if anchored else _FAR_GUESSED
+        moved = to_depth(joints, center, score, depth, np.sqrt(variance) / distance, far)
     if moved is not None:
         moved, agreed = moved
         measured, noise = span.of(moved), (_DEPTH_M / agreed) ** 2
@@ -207,7 +212,12 @@ def along_rays(
 
 
 def to_depth(
-    joints: np.ndarray, center: np.ndarray, score: np.ndarray, view: DepthView, share: float
+    joints: np.ndarray,
+    center: np.ndarray,
+    score: np.ndarray,
+    view: DepthView,
+    share: float,
+    far: float,
 ) -> tuple[np.ndarray, float] | None:
     """Move joints that one view sees along their rays, to where a depth image shows the body.
 
@@ -224,6 +234,8 @@ def to_depth(
     view : DepthView
     share : float
         Standard deviation of the guessed distance, as a share of it.
+    far : float
+        So many times farther off or nearer than guessed the body may be.
 
     Returns
     -------
@@ -241,7 +253,7 @@ def to_depth(
     placed = np.linalg.norm(offset, axis=-1)
     surface = surface_distances(center, offset / placed[:, None], view)
     factor = (surface + _SKIN_M[known]) / placed
-    factor[~((factor > 0.6) & (factor < 1.6))] = np.nan
+    factor[~((factor > 1 / far) & (factor < far))] = np.nan
     if np.isfinite(factor).sum() < max(2, len(used) / 3):
         return None
     alike = np.abs(factor[:, None] - factor[None]) < _SAME_BODY

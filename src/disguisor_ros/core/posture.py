@@ -21,6 +21,11 @@ _LEAN_SIGMA = 0.35
 _SIZE_SIGMA = 0.07
 _HEIGHT_SIGMA_M = 0.06
 
+#: Patients lie on the back: height of their shoulders, and of what is the middle of who stands,
+#: metres. One person in seven.
+_LYING_M, _MIDDLE_M = 0.95, 0.9
+_LYING_COST = 4.0
+
 #: Residual in standard deviations from which a joint counts for less.
 _ROBUST = 2.0
 
@@ -60,6 +65,11 @@ def _bodies() -> tuple[np.ndarray, np.ndarray]:
             c, s = np.cos(yaw), np.sin(yaw)
             bodies.append(leaning @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]))
             cost.append((lean / _LEAN_SIGMA) ** 2)
+    lying = np.stack([_MIDDLE_M - body[:, 2], body[:, 1], body[:, 0] + _LYING_M], axis=-1)
+    for yaw in _YAWS:
+        c, s = np.cos(yaw), np.sin(yaw)
+        bodies.append(lying @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]))
+        cost.append(_LYING_COST)
     return np.array(bodies), np.array(cost)
 
 
