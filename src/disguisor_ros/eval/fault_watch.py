@@ -29,7 +29,7 @@ LEAKED = 0.5
 #: A frame that has not come out after this long is not under way any more, seconds.
 GIVEN_UP_S = 3.0
 #: Faults that began this long before a leak are named with it, seconds.
-MEMORY_S = 3.0
+MEMORY_S = 8.0
 
 
 class Watch:
