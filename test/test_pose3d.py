@@ -9,6 +9,7 @@ from room import camera_ring, person, seen
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.multiview import _whole
 from disguisor_ros.core.pose3d import PoseEstimator
+from disguisor_ros.core.skeleton import BONE_A, BONE_B, BONE_LENGTH_M, BONE_SIGMA_M
 from disguisor_ros.core.tracking import Track
 from disguisor_ros.core.types import DepthView
 from disguisor_ros.eval.pose3d import measure
@@ -310,3 +311,17 @@ def test_a_head_that_one_view_sees_is_known_no_better_than_its_trunk():
         )
         assert head > shoulders
         assert head > 0.05, "where a head is over its shoulders"
+
+
+def test_the_bones_of_a_tall_person_are_learnt_where_three_views_see_them():
+    tall = person(0.3, 0.2, yaw=1.0, size=1.15)
+    length = np.linalg.norm(tall[BONE_A] - tall[BONE_B], axis=1)
+    known, unknown = PoseEstimator(floor_z_m=0.0), PoseEstimator(floor_z_m=0.0)
+    run([lambda t: tall], 90, estimator=known, noise_px=3.0)
+    pair = ("cam1", "cam2")
+    run([lambda t: tall], 90, {n: RIG[n] for n in pair}, unknown, noise_px=3.0)
+    (learnt,), (usual,) = known.tracks, unknown.tracks
+    before = np.abs(BONE_LENGTH_M - length).mean()
+    assert np.abs(learnt.bones - length).mean() < 0.4 * before
+    assert (learnt.bone_variance < BONE_SIGMA_M**2).all()
+    np.testing.assert_array_equal(usual.bones, BONE_LENGTH_M)  # two views may both be wrong

@@ -17,7 +17,7 @@ from disguisor_ros.core.detections import Detections, extent_area, similarity
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.placement import Settled, settle
 from disguisor_ros.core.refinement import Held, Prior, solve
-from disguisor_ros.core.skeleton import MIRROR
+from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_VARIANCE_M2, MIRROR
 from disguisor_ros.core.tracking import Prediction
 from disguisor_ros.core.triangulation import (
     Observations,
@@ -272,15 +272,17 @@ class Scene:
         joints = np.full((len(groups), 17, 3), np.nan)
         variance = np.full((len(groups), 17), np.inf)
         drift = np.zeros((len(groups), 17, 3))
+        bones = np.tile(BONE_LENGTH_M, (len(groups), 1))
+        bone_variance = np.tile(BONE_VARIANCE_M2, (len(groups), 1))
         for k, group in enumerate(groups):
+            if group.track is not None:
+                one = self.expected[group.track]
+                joints[k], variance[k], drift[k] = one.joints, one.variance, one.drift
+                bones[k], bone_variance[k] = one.bones, one.bone_variance
             if k in settled:
                 joints[k], variance[k] = settled[k].expected, settled[k].variance
-            elif group.track is not None:
-                expected = self.expected[group.track]
-                joints[k], variance[k], drift[k] = (
-                    expected.joints, expected.variance, expected.drift,
-                )  # fmt: skip
-        return Prior(joints, variance, drift)
+                drift[k] = 0.0
+        return Prior(joints, variance, drift, bones, bone_variance)
 
 
 def _whole(joints: np.ndarray) -> bool:

@@ -193,6 +193,7 @@ class PoseEstimator:
         """Update or bear the track of a person who is seen."""
         if group.track is not None:
             track = self.tracks[group.track]
+            elapsed_s = track.missed_s(stamp_ns)
             track.update(
                 result.joints[k],
                 result.covariance[k],
@@ -201,6 +202,7 @@ class PoseEstimator:
                 group.anchored,
                 group.drift,
             )
+            track.measure_bones(result.weight[k], elapsed_s)
         else:
             track = Track(
                 self._next_id,

@@ -6,7 +6,7 @@ by one bone. Limbs are eliminated first: only 27 of the 51 coordinates are solve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from disguisor_ros.core.skeleton import (
     BONE_A,
     BONE_B,
     BONE_LENGTH_M,
-    BONE_SIGMA_M,
+    BONE_VARIANCE_M2,
     CORE,
     HEIGHT_SIGMA_M,
     POSE_SIGMA_M,
@@ -91,11 +91,15 @@ class Prior:
         Of each joint by itself, per axis.
     drift : ndarray, shape (P, 17, 3), metres
         One standard deviation of a shift of all joints together: of a distance that was guessed.
+    bones, bone_variance : ndarray, shape (P, 26) or (26,), metres and square metres
+        Lengths of bones and how well they are known; of any adult unless given.
     """
 
     joints: np.ndarray
     variance: np.ndarray
     drift: np.ndarray
+    bones: np.ndarray = field(default_factory=lambda: BONE_LENGTH_M)
+    bone_variance: np.ndarray = field(default_factory=lambda: BONE_VARIANCE_M2)
 
     def information(self) -> np.ndarray:
         """Inverse covariance of each joint, shape (P, 17, 3, 3); 0 where nothing is expected."""
@@ -201,6 +205,8 @@ class _Problem:
     distance_m : ndarray, shape (P,)
     firmness : ndarray, shape (P,)
         See :class:`Held`; inverse variance, 0 for whom several views see.
+    bones, bone_variance : ndarray, shape (P, 26)
+        See :class:`Prior`.
     """
 
     observations: Observations
@@ -213,16 +219,19 @@ class _Problem:
     pull: np.ndarray
     distance_m: np.ndarray
     firmness: np.ndarray
+    bones: np.ndarray
+    bone_variance: np.ndarray
 
     @classmethod
     def of(cls, observations, prior, floor_z_m, held) -> _Problem:
         persons = len(observations.score)
         lonely = (observations.score > 0).sum(axis=1) < 2
         limp = lonely & (_HEAD | _LEGS)
-        expected, information = np.zeros((persons, 17, 3)), np.zeros((persons, 17, 3, 3))
-        if prior is not None:  # who was seen to lie or sit is not drawn upright
-            expected, information = np.nan_to_num(prior.joints), prior.information()
-            lonely &= ~np.isfinite(prior.joints).all(-1)
+        if prior is None:
+            nothing = np.full((persons, 17, 3), np.nan)
+            prior = Prior(nothing, np.full((persons, 17), np.inf), np.zeros((persons, 17, 3)))
+        # Who was seen to lie or sit is not drawn upright.
+        lonely &= ~np.isfinite(prior.joints).all(-1)
         pull, distance_m = np.zeros((persons, 9, 3)), np.zeros(persons)
         firmness = np.zeros(persons)
         if held is not None:
@@ -230,8 +239,11 @@ class _Problem:
             firmness[held.persons] = (_HELD * held.sigma_m) ** -2.0
             limp[held.persons] = False  # expected in a posture of their own
         return cls(
-            observations, _quadratic_of_rays(observations), expected, information,
+            observations, _quadratic_of_rays(observations),
+            np.nan_to_num(prior.joints), prior.information(),
             limp, lonely, floor_z_m, pull, distance_m, firmness,
+            np.broadcast_to(prior.bones, (persons, len(BONE_A))),
+            np.broadcast_to(prior.bone_variance, (persons, len(BONE_A))),
         )  # fmt: skip
 
     def take(self, persons: np.ndarray) -> _Problem:
@@ -240,6 +252,7 @@ class _Problem:
             self.observations.take(persons), self.rays[persons], self.expected[persons],
             self.information[persons], self.limp[persons], self.lonely[persons], self.floor_z_m,
             self.pull[persons], self.distance_m[persons], self.firmness[persons],
+            self.bones[persons], self.bone_variance[persons],
         )  # fmt: skip
 
     def linearized(self, joints: np.ndarray) -> Equations:
@@ -253,7 +266,7 @@ class _Problem:
         if self.floor_z_m is not None:
             _add_heights(blocks, vector, joints, self.floor_z_m, self.lonely)
         vector = vector - (blocks @ joints[..., None])[..., 0]
-        equations = Equations(blocks, vector, joints)
+        equations = Equations(blocks, vector, joints, self.bones, self.bone_variance)
         equations.add_arms(joints, axes)
         equations.add_heads(joints, axes, self.limp[:, _HEAD])
         if self.firmness.any():
@@ -335,15 +348,24 @@ class Equations:
     vector : ndarray, shape (P, 17, 3)
         Negative gradient of that.
     joints : ndarray, shape (P, 17, 3), metres, world
+    bones, bone_variance : ndarray, shape (P, 26) or (26,), metres and square metres
+        See :class:`Prior`.
     """
 
-    def __init__(self, blocks: np.ndarray, vector: np.ndarray, joints: np.ndarray):
+    def __init__(
+        self,
+        blocks: np.ndarray,
+        vector: np.ndarray,
+        joints: np.ndarray,
+        bones: np.ndarray = BONE_LENGTH_M,
+        bone_variance: np.ndarray = BONE_VARIANCE_M2,
+    ):
         persons = len(joints)
         bone = joints[:, BONE_A] - joints[:, BONE_B]
         length = np.maximum(np.sqrt((bone * bone).sum(-1)), 1e-3)
         axis = bone / length[..., None]
-        short = BONE_LENGTH_M - length
-        factor = 1.0 / (BONE_SIGMA_M**2 + (short / 3.0) ** 2)
+        short = bones - length
+        factor = 1.0 / (bone_variance + (short / 3.0) ** 2)
         pull = factor[..., None] * axis
         outer = pull[..., :, None] * axis[..., None, :]
         vector = vector + _INCIDENCE @ (short[..., None] * pull)

@@ -23,6 +23,7 @@ BONE_A = np.array([bone[0] for bone in _BONES])
 BONE_B = np.array([bone[1] for bone in _BONES])
 BONE_LENGTH_M = np.array([bone[2] for bone in _BONES])
 BONE_SIGMA_M = np.array([bone[3] for bone in _BONES])
+BONE_VARIANCE_M2 = BONE_SIGMA_M**2
 
 #: A person who stands and works with the hands, x forward, y left, z up from the floor,
 #: shape (17, 3), metres.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from disguisor_ros.core.motion import fading_s, motion_noise
+from disguisor_ros.core.skeleton import BONE_A, BONE_B, BONE_LENGTH_M, BONE_VARIANCE_M2
 
 #: Spectral density of each joint's acceleration, m^2/s^3, as white noise: what a joint does in a
 #: second does not depend on the frame rate. Wrists and ankles swing.
@@ -29,6 +30,17 @@ _STROLL = 0.3
 #: A body that was not seen for longer is not extrapolated further, seconds.
 _HORIZON_S = 0.5
 
+#: The lengths of somebody's bones are learnt where so many views see both ends; noise of one
+#: instant, metres, beside that of the joints; how long errors stay the same, seconds; and how far
+#: a bone that is known looks longer or shorter from another side, metres.
+_BONE_VIEWS = 3
+_BONE_NOISE_M = 0.02
+_BONE_S = 1.0
+_BONE_LEAST_M = 0.028
+
+#: Score times robust weight from which a view sees a joint.
+_SEEN = 0.3
+
 #: Ears, shoulders and hips.
 _TRUNK = [3, 4, 5, 6, 11, 12]
 
@@ -50,6 +62,8 @@ class Prediction:
     body : ndarray, shape (17, 3), metres, world, or None
         Joints when the distance was last measured: what the person's size and height are known
         from. None if it never was.
+    bones, bone_variance : ndarray, shape (26,), metres and square metres
+        Lengths of the person's bones.
     """
 
     joints: np.ndarray
@@ -57,6 +71,8 @@ class Prediction:
     body_variance: float
     drift: np.ndarray
     body: np.ndarray | None
+    bones: np.ndarray
+    bone_variance: np.ndarray
 
 
 @dataclass
@@ -83,6 +99,8 @@ class Track:
         See :class:`Prediction`.
     body : ndarray, shape (17, 3), or None
         See :class:`Prediction`.
+    bones, bone_variance : ndarray, shape (26,)
+        Lengths of the person's bones as far as they were measured.
     seen_s, vain_s : float
         Seconds in which the person was seen, and those since then in which the cameras that saw
         the person last have looked in vain.
@@ -103,6 +121,8 @@ class Track:
     body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.3**2]))
     drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     body: np.ndarray | None = None
+    bones: np.ndarray = field(default_factory=BONE_LENGTH_M.copy)
+    bone_variance: np.ndarray = field(default_factory=BONE_VARIANCE_M2.copy)
     age: int = 0
     hits: int = 1
     seen_s: float = 0.0
@@ -132,8 +152,9 @@ class Track:
         moved = walking * moving + (self.velocity - walking) * swinging
         speed2 = self.body_covariance[1, 1] + _STROLL**2
         return Prediction(
-            self.joints + moved, variance, speed2 * elapsed**2, self.drift, self.body
-        )
+            self.joints + moved, variance, speed2 * elapsed**2, self.drift, self.body,
+            self.bones, self.bone_variance + _BONE_LEAST_M**2,
+        )  # fmt: skip
 
     def _walking(self) -> np.ndarray:
         """Velocity of the body as far as it is more than noise (James-Stein), shape (3,), m/s."""
@@ -175,6 +196,28 @@ class Track:
         self.body = joints if measured else self.body
         self.hits += 1
         self.vain_s = 0.0
+
+    def measure_bones(self, weight: np.ndarray, elapsed_s: float) -> None:
+        """Learn how long the person's bones are from the joints that were measured last.
+
+        Parameters
+        ----------
+        weight : ndarray, shape (V, 17)
+            Score times robust weight of each view's ray.
+        elapsed_s : float
+            Time since the last such measurement: errors of detectors stay for a while.
+        """
+        bone = self.joints[BONE_A] - self.joints[BONE_B]
+        length = np.linalg.norm(bone, axis=-1)
+        axis = bone / np.maximum(length, 1e-3)[:, None]
+        ends = self.covariance[BONE_A] + self.covariance[BONE_B]
+        noise = np.einsum("ba,bac,bc->b", axis, ends, axis) + _BONE_NOISE_M**2
+        noise *= max(_BONE_S / max(elapsed_s, 1e-3), 1.0)
+        views = (weight > _SEEN).sum(axis=0)
+        seen = np.minimum(views[BONE_A], views[BONE_B]) >= _BONE_VIEWS
+        gain = seen * self.bone_variance / (self.bone_variance + noise)
+        self.bones = self.bones + gain * (length - self.bones)
+        self.bone_variance = (1.0 - gain) * self.bone_variance
 
     def _measure_body(self, moved: np.ndarray, variance: np.ndarray, elapsed: float) -> None:
         """Kalman filter of the trunk's velocity, from how far the joints (17, 3) have moved."""
