@@ -325,3 +325,14 @@ def test_the_bones_of_a_tall_person_are_learnt_where_three_views_see_them():
     assert np.abs(learnt.bones - length).mean() < 0.4 * before
     assert (learnt.bone_variance < BONE_SIGMA_M**2).all()
     np.testing.assert_array_equal(usual.bones, BONE_LENGTH_M)  # two views may both be wrong
+
+
+def test_an_estimator_that_was_started_anew_gives_no_number_twice():
+    """The stages behind it remember people by their numbers, and drew one with another's head."""
+    bodies = [person(0, 0), person(1.2, 0.4, 2.0)]
+    stamps_ns = np.array([0, 1, 2, 20, 21]) * 100_000_000 + 1_732_554_000_000_000_000
+    numbers = [
+        {p.track_id for p in PoseEstimator(floor_z_m=0.0)(seen(bodies, RIG), RIG, int(s))}
+        for s in stamps_ns
+    ]
+    assert len(set.union(*numbers)) == 10 and max(set.union(*numbers)) < 2**31

@@ -62,7 +62,6 @@ class PoseEstimator:
         """Forget everything; identities start anew."""
         self.tracks: list[Track] = []
         self._floor = FloorEstimator(self.floor_z_m)
-        self._next_id = 1
         self._stamp_ns: int | None = None
 
     def __call__(
@@ -93,6 +92,8 @@ class PoseEstimator:
         detections = gather_detections(keypoints_by_camera, cameras)
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
+        if self._stamp_ns is None:
+            self._next_id = _first_id(stamp_ns)
         elapsed_s = (stamp_ns - (self._stamp_ns or stamp_ns)) * 1e-9
         self._stamp_ns = stamp_ns
         self.tracks = [t for t in self.tracks if self._remembered(t, self.forget_s)]
@@ -262,6 +263,15 @@ class PoseEstimator:
             )
         self.tracks = [track for track in self.tracks if track.track_id not in dropped]
         return persons
+
+
+def _first_id(stamp_ns: int) -> int:
+    """A number that no estimator gave before, from the first stamp.
+
+    The stages behind a pose3d that was started anew remember people by their numbers: called by
+    the number of another, somebody was given the other's head.
+    """
+    return stamp_ns // 100_000_000 % 2_000_000 * 1000 + 1
 
 
 def _outer(vectors: np.ndarray) -> np.ndarray:
