@@ -12,6 +12,7 @@ from disguisor_ros.core.association import (
     cluster,
     mirrored_members,
     pair_affinity,
+    track_affinity,
 )
 from disguisor_ros.core.detections import checked_keypoints, gather_detections
 from disguisor_ros.core.skeleton import MIRROR
@@ -121,3 +122,14 @@ def test_two_people_whose_rays_cross_high_up_are_not_one():
         pairs = RayPairs(found, np.array([0]), np.array([1]))
         value[rise] = pair_affinity(pairs, 0.0)[0]
     assert value[0.0] > 0.9 and value[0.2] > 0.5 and value[0.75] < 0.0
+
+
+def test_a_track_may_be_off_where_it_is_vague_and_nowhere_else():
+    """Two views that face each other say little of the place between them; a third knows."""
+    rig = camera_ring(4)
+    detections = gather_detections(seen([person(0, 0)], rig), rig)
+    vague = np.tile(np.diag([0.3, 0.02, 0.02]) ** 2, (17, 1, 1))
+    tracks = person(0, 0) + np.array([[0.25, 0, 0], [0, 0.25, 0], [0, 0, 0.25]])[:, None]
+    fits = track_affinity(detections, tracks, np.array([vague] * 3), np.zeros((3, 17, 3)))
+    assert fits[:, 0].min() > 0.0, "wherever they look from"
+    assert fits[:, 1].min() < -0.5 and fits[:, 2].max() < -0.2

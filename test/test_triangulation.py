@@ -108,7 +108,7 @@ def test_covariance_is_a_covariance_and_long_along_the_ray_of_a_single_view():
 
 def test_a_prediction_fills_in_for_missing_views_but_does_not_hold_back():
     rig = camera_ring(3)
-    firm = np.full((1, 17), 0.03**2), np.zeros((1, 17, 3))
+    firm = np.tile(0.03**2 * np.eye(3), (1, 17, 1, 1)), np.zeros((1, 17, 3))
     sharp = Prior(BODY[None] + [0.3, 0.0, 0.0], *firm)
     assert worst_error(estimate(observations(rig), prior=sharp)) < 0.05
     name = next(iter(rig))
@@ -138,7 +138,8 @@ def test_feet_stay_above_the_floor():
 
 def test_a_prior_that_may_have_drifted_holds_back_only_across_the_drift():
     """Information along the drift is 1 / (v + d^2), across it 1 / v."""
-    prior = Prior(BODY[None], np.full((1, 17), 0.04), np.tile([0.3, 0.0, 0.0], (1, 17, 1)))
+    spread = np.tile(0.04 * np.eye(3), (1, 17, 1, 1))
+    prior = Prior(BODY[None], spread, np.tile([0.3, 0.0, 0.0], (1, 17, 1)))
     information = prior.information()[0, 5]
     assert np.allclose(information, np.diag([1 / 0.13, 25.0, 25.0]))
     rig = camera_ring(3)

@@ -170,7 +170,7 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
 
 
 def track_affinity(
-    detections: Detections, joints: np.ndarray, variance: np.ndarray, drift: np.ndarray
+    detections: Detections, joints: np.ndarray, covariance: np.ndarray, drift: np.ndarray
 ) -> np.ndarray:
     """How much speaks for each detection being each predicted track, shape (N, T).
 
@@ -178,29 +178,27 @@ def track_affinity(
     ----------
     detections : Detections
     joints : ndarray, shape (T, 17, 3), metres, world
-    variance : ndarray, shape (T, 17), square metres
-        Of each joint of the prediction, per axis.
+    covariance : ndarray, shape (T, 17, 3, 3), square metres
+        Of each joint of the prediction.
     drift : ndarray, shape (T, 17, 3), metres
         See :class:`~disguisor_ros.core.tracking.Prediction`.
     """
-    centers, rays = detections.centers, detections.rays.swapaxes(0, 1)
-    depth = (rays @ np.nan_to_num(joints).transpose(1, 2, 0)).transpose(1, 2, 0)
-    depth = depth - detections.along[np.arange(len(detections)), detections.view][:, None]
-    distance2 = ((joints[None] - centers[:, None, None]) ** 2).sum(-1)[detections.view]
-    aside2 = np.maximum(distance2 - depth**2, 0.0)
-    sigma2 = (MATCH_SIGMA_M**2 + variance)[None] + (PIXEL_SIGMA * depth) ** 2
-    length = np.sqrt((drift**2).sum(axis=-1))
-    loose = np.nonzero(length.any(axis=1))[0]
-    if len(loose):  # what a view sees of a drift: nothing along its own rays
-        seen = (rays @ drift[loose].transpose(1, 2, 0)).transpose(1, 2, 0)
-        sigma2[:, loose] += 0.5 * (length[loose] ** 2 - seen**2)
+    rays = detections.rays[:, None]
+    offset = joints[None] - detections.centers[detections.view][:, None, None]
+    depth = (offset * rays).sum(-1)
+    aside = offset - depth[..., None] * rays
+    aside2 = (aside**2).sum(-1)
+    total = covariance + drift[..., :, None] * drift[..., None, :]
+    spread = (aside * (total[None] @ aside[..., None])[..., 0]).sum(-1)
+    sigma2 = spread / np.maximum(aside2, 1e-12)
+    sigma2 += MATCH_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
     residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
     weight = detections.score[:, None] * np.isfinite(joints[..., 0])[None]
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
     evidence = _agreement2(residual2) - 0.5 * _VAGUE * np.log(sigma2 / MATCH_SIGMA_M**2)
     total = weight.sum(axis=-1)
     mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=-1) / np.maximum(total, 1e-9)
-    guessed = length.mean(axis=-1) > _GUESSED_M
+    guessed = np.linalg.norm(drift, axis=-1).mean(axis=-1) > _GUESSED_M
     return mean * np.minimum(1.0, total / 2.0) * np.where(guessed, _HEARSAY, 1.0)
 
 

@@ -18,7 +18,7 @@ from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.placement import Settled, settle
 from disguisor_ros.core.refinement import Held, Prior, solve
 from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_VARIANCE_M2, MIRROR
-from disguisor_ros.core.tracking import Prediction
+from disguisor_ros.core.tracking import Prediction, per_axis
 from disguisor_ros.core.triangulation import (
     Observations,
     Triangulated,
@@ -125,7 +125,7 @@ class Scene:
         drawn = track_affinity(
             detections,
             np.array([p.joints for p in self.expected]).reshape(-1, 17, 3),
-            np.array([p.variance for p in self.expected]).reshape(-1, 17),
+            np.array([p.covariance for p in self.expected]).reshape(-1, 17, 3, 3),
             np.array([p.drift for p in self.expected]).reshape(-1, 17, 3),
         )
         straight, mirrored = affinities(detections, self.floor.z_m, drawn)
@@ -211,7 +211,8 @@ class Scene:
         observations = self._observations(groups)
         prior = self._prior(groups, settled)
         joints = prior.joints.copy()
-        sharp = (prior.variance.mean(axis=1) < _SHARP_M**2) & ~prior.drift.any(axis=(1, 2))
+        sharp = per_axis(prior.covariance).mean(axis=1) < _SHARP_M**2
+        sharp &= ~prior.drift.any(axis=(1, 2))
         vague = np.nonzero(~sharp)[0]
         if len(vague):
             found = consensus_points(observations.take(vague))
@@ -270,19 +271,20 @@ class Scene:
 
     def _prior(self, groups: list[Group], settled: dict[int, Settled]) -> Prior:
         joints = np.full((len(groups), 17, 3), np.nan)
-        variance = np.full((len(groups), 17), np.inf)
+        covariance = np.tile(np.diag([np.inf] * 3), (len(groups), 17, 1, 1))
         drift = np.zeros((len(groups), 17, 3))
         bones = np.tile(BONE_LENGTH_M, (len(groups), 1))
         bone_variance = np.tile(BONE_VARIANCE_M2, (len(groups), 1))
         for k, group in enumerate(groups):
             if group.track is not None:
                 one = self.expected[group.track]
-                joints[k], variance[k], drift[k] = one.joints, one.variance, one.drift
+                joints[k], covariance[k], drift[k] = one.joints, one.covariance, one.drift
                 bones[k], bone_variance[k] = one.bones, one.bone_variance
             if k in settled:
-                joints[k], variance[k] = settled[k].expected, settled[k].variance
+                joints[k] = settled[k].expected
+                covariance[k] = settled[k].variance[:, None, None] * np.eye(3)
                 drift[k] = 0.0
-        return Prior(joints, variance, drift, bones, bone_variance)
+        return Prior(joints, covariance, drift, bones, bone_variance)
 
 
 def _whole(joints: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from disguisor_ros.core.posture import place, turned
 from disguisor_ros.core.skeleton import CORE, POSE_SIGMA_M
-from disguisor_ros.core.tracking import Prediction
+from disguisor_ros.core.tracking import Prediction, per_axis
 from disguisor_ros.core.types import HEAD_JOINTS, DepthView
 
 #: How well depth tells a body's distance, and single joints of it, metres; limbs leave the plane.
@@ -140,10 +140,12 @@ def settle(
         distance = max(distance, _least_distance_m(center, joints, distance, floor_z_m))
     joints = span.scaled(joints if moved is None else moved, distance)
     expected = span.scaled(track.joints, distance) if anchored else joints.copy()
-    own = (track.variance if anchored else POSE_SIGMA_M**2).copy()
+    own = per_axis(track.covariance) if anchored else POSE_SIGMA_M**2
     if moved is not None:
         used = CORE[score[CORE] > 0]
-        expected[used], own[used] = joints[used], _DEPTH_JOINT_M[used] ** 2
+        expected[used] = joints[used]
+        own = own.copy()
+        own[used] = _DEPTH_JOINT_M[used] ** 2
     sigma_m = float(np.sqrt(variance))
     held_m = sigma_m if moved is None else _DEPTH_M
     return Settled(

@@ -87,8 +87,8 @@ class Prior:
     ----------
     joints : ndarray, shape (P, 17, 3), metres, world
         NaN where nothing is expected.
-    variance : ndarray, shape (P, 17), square metres
-        Of each joint by itself, per axis.
+    covariance : ndarray, shape (P, 17, 3, 3), square metres
+        Of each joint by itself.
     drift : ndarray, shape (P, 17, 3), metres
         One standard deviation of a shift of all joints together: of a distance that was guessed.
     bones, bone_variance : ndarray, shape (P, 26) or (26,), metres and square metres
@@ -96,7 +96,7 @@ class Prior:
     """
 
     joints: np.ndarray
-    variance: np.ndarray
+    covariance: np.ndarray
     drift: np.ndarray
     bones: np.ndarray = field(default_factory=lambda: BONE_LENGTH_M)
     bone_variance: np.ndarray = field(default_factory=lambda: BONE_VARIANCE_M2)
@@ -104,14 +104,9 @@ class Prior:
     def information(self) -> np.ndarray:
         """Inverse covariance of each joint, shape (P, 17, 3, 3); 0 where nothing is expected."""
         known = np.isfinite(self.joints[..., 0])
-        variance = np.where(known, self.variance, 1.0)
-        information = (known / variance)[..., None, None] * _EYE
-        if self.drift.any():
-            drift2 = (self.drift**2).sum(-1)
-            share = known / (variance * (variance + drift2))
-            information -= (
-                share[..., None, None] * self.drift[..., :, None] * self.drift[..., None, :]
-            )
+        total = self.covariance + self.drift[..., :, None] * self.drift[..., None, :]
+        information = np.zeros_like(total)
+        information[known] = np.linalg.inv(total[known])
         return information
 
 
@@ -229,7 +224,7 @@ class _Problem:
         limp = lonely & (_HEAD | _LEGS)
         if prior is None:
             nothing = np.full((persons, 17, 3), np.nan)
-            prior = Prior(nothing, np.full((persons, 17), np.inf), np.zeros((persons, 17, 3)))
+            prior = Prior(nothing, np.zeros((persons, 17, 3, 3)), np.zeros((persons, 17, 3)))
         # Who was seen to lie or sit is not drawn upright.
         lonely &= ~np.isfinite(prior.joints).all(-1)
         pull, distance_m = np.zeros((persons, 9, 3)), np.zeros(persons)

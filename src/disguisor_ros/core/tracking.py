@@ -52,8 +52,8 @@ class Prediction:
     Parameters
     ----------
     joints : ndarray, shape (17, 3), metres, world
-    variance : ndarray, shape (17,), square metres
-        Per axis, of each joint by itself: limbs may do anything.
+    covariance : ndarray, shape (17, 3, 3), square metres
+        Of each joint by itself: limbs may do anything.
     body_variance : float, square metres
         Per axis, of the body as a whole.
     drift : ndarray, shape (17, 3), metres
@@ -67,7 +67,7 @@ class Prediction:
     """
 
     joints: np.ndarray
-    variance: np.ndarray
+    covariance: np.ndarray
     body_variance: float
     drift: np.ndarray
     body: np.ndarray | None
@@ -147,12 +147,13 @@ class Track:
         walking = self._walking()
         moving = fading_s(min(elapsed, _HORIZON_S), _FADE_S)
         swinging = fading_s(elapsed, _SWING_S)
-        variance = _per_axis(self.covariance) + self.velocity_variance * elapsed**2
-        variance += _AGILITY * motion_noise(1.0, min(elapsed, _HORIZON_S))[0, 0]
+        spread = self.velocity_variance * elapsed**2
+        spread += _AGILITY * motion_noise(1.0, min(elapsed, _HORIZON_S))[0, 0]
         moved = walking * moving + (self.velocity - walking) * swinging
         speed2 = self.body_covariance[1, 1] + _STROLL**2
         return Prediction(
-            self.joints + moved, variance, speed2 * elapsed**2, self.drift, self.body,
+            self.joints + moved, self.covariance + spread[:, None, None] * np.eye(3),
+            speed2 * elapsed**2, self.drift, self.body,
             self.bones, self.bone_variance + _BONE_LEAST_M**2,
         )  # fmt: skip
 
@@ -184,13 +185,13 @@ class Track:
             motion = self.velocity_variance + _AGILITY * min(elapsed, _HORIZON_S)
             # A distance that was guessed, before or now, is no place to tell a motion from.
             guessed = (self.drift**2).sum(-1) + (drift**2).sum(-1)
-            noise = _per_axis(covariance) + expected.variance + guessed
+            noise = per_axis(covariance) + per_axis(expected.covariance) + guessed
             gain = motion * elapsed**2 / (motion * elapsed**2 + noise)
             fading = np.exp(-elapsed / _FADE_S)
             change = (gain / elapsed)[:, None] * (joints - expected.joints)
             self.velocity = self.velocity * fading + change
             self.velocity_variance = np.clip(motion * (1.0 - gain), 0.05**2, 1.5**2)
-            self._measure_body(joints - self.joints, _per_axis(covariance) + guessed, elapsed)
+            self._measure_body(joints - self.joints, per_axis(covariance) + guessed, elapsed)
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
         self.drift = drift
         self.body = joints if measured else self.body
@@ -233,8 +234,9 @@ class Track:
         self.body_covariance = prior - np.outer(gain, prior[0])
 
 
-def _per_axis(covariance: np.ndarray) -> np.ndarray:
-    return np.einsum("jaa->j", covariance) / 3.0
+def per_axis(covariance: np.ndarray) -> np.ndarray:
+    """Mean variance along an axis of covariances (..., 3, 3)."""
+    return np.einsum("...aa->...", covariance) / 3.0
 
 
 def body_distance(joints_a: np.ndarray, joints_b: np.ndarray) -> np.ndarray:
