@@ -183,23 +183,25 @@ def track_affinity(
     drift : ndarray, shape (T, 17, 3), metres
         See :class:`~disguisor_ros.core.tracking.Prediction`.
     """
-    rays = detections.rays[:, None]
-    offset = joints[None] - detections.centers[detections.view][:, None, None]
-    depth = (offset * rays).sum(-1)
+    # Laid out as (track, joint, detection, axis): so that matrices are multiplied in one go.
+    rays = detections.rays.swapaxes(0, 1)
+    offset = joints[:, :, None] - detections.centers[detections.view]
+    depth = np.einsum("tjna,jna->tjn", offset, rays)
     aside = offset - depth[..., None] * rays
-    aside2 = (aside**2).sum(-1)
+    aside2 = np.einsum("tjna,tjna->tjn", aside, aside)
     total = covariance + drift[..., :, None] * drift[..., None, :]
-    spread = (aside * (total[None] @ aside[..., None])[..., 0]).sum(-1)
+    spread = np.einsum("tjna,tjna->tjn", aside @ total, aside)
     sigma2 = spread / np.maximum(aside2, 1e-12)
-    sigma2 += MATCH_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
+    sigma2 += (MATCH_SIGMA_M**2)[:, None] + (PIXEL_SIGMA * depth) ** 2
     residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
-    weight = detections.score[:, None] * np.isfinite(joints[..., 0])[None]
+    weight = detections.score.T * np.isfinite(joints[..., :1])
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
-    evidence = _agreement2(residual2) - 0.5 * _VAGUE * np.log(sigma2 / MATCH_SIGMA_M**2)
-    total = weight.sum(axis=-1)
-    mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=-1) / np.maximum(total, 1e-9)
+    evidence = _agreement2(residual2)
+    evidence -= 0.5 * _VAGUE * np.log(sigma2 / (MATCH_SIGMA_M**2)[:, None])
+    total = weight.sum(axis=1)
+    mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=1) / np.maximum(total, 1e-9)
     guessed = np.linalg.norm(drift, axis=-1).mean(axis=-1) > _GUESSED_M
-    return mean * np.minimum(1.0, total / 2.0) * np.where(guessed, _HEARSAY, 1.0)
+    return (mean * np.minimum(1.0, total / 2.0)).T * np.where(guessed, _HEARSAY, 1.0)
 
 
 def settled_owners(affinity: np.ndarray, view: np.ndarray) -> np.ndarray:

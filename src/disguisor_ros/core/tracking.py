@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from disguisor_ros.core.motion import fading_s, motion_noise
-from disguisor_ros.core.skeleton import BONE_A, BONE_B, BONE_LENGTH_M, BONE_VARIANCE_M2
+from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_VARIANCE_M2
 
 #: Spectral density of each joint's acceleration, m^2/s^3, as white noise: what a joint does in a
 #: second does not depend on the frame rate. Wrists and ankles swing.
@@ -30,16 +30,10 @@ _STROLL = 0.3
 #: A body that was not seen for longer is not extrapolated further, seconds.
 _HORIZON_S = 0.5
 
-#: The lengths of somebody's bones are learnt where so many views see both ends; noise of one
-#: instant, metres, beside that of the joints; how long errors stay the same, seconds; and how far
-#: a bone that is known looks longer or shorter from another side, metres.
-_BONE_VIEWS = 3
-_BONE_NOISE_M = 0.02
+#: How long errors of measured bones stay the same, seconds, and how far a bone that is known
+#: looks longer or shorter from another side, metres.
 _BONE_S = 1.0
 _BONE_LEAST_M = 0.028
-
-#: Score times robust weight from which a view sees a joint.
-_SEEN = 0.3
 
 #: Ears, shoulders and hips.
 _TRUNK = [3, 4, 5, 6, 11, 12]
@@ -198,25 +192,13 @@ class Track:
         self.hits += 1
         self.vain_s = 0.0
 
-    def measure_bones(self, weight: np.ndarray, elapsed_s: float) -> None:
-        """Learn how long the person's bones are from the joints that were measured last.
+    def learn_bones(self, length: np.ndarray, variance: np.ndarray, elapsed_s: float) -> None:
+        """Take measured lengths of bones and their variances.
 
-        Parameters
-        ----------
-        weight : ndarray, shape (V, 17)
-            Score times robust weight of each view's ray.
-        elapsed_s : float
-            Time since the last such measurement: errors of detectors stay for a while.
+        Detectors' errors stay for a while: what was measured just before says little more.
         """
-        bone = self.joints[BONE_A] - self.joints[BONE_B]
-        length = np.linalg.norm(bone, axis=-1)
-        axis = bone / np.maximum(length, 1e-3)[:, None]
-        ends = self.covariance[BONE_A] + self.covariance[BONE_B]
-        noise = np.einsum("ba,bac,bc->b", axis, ends, axis) + _BONE_NOISE_M**2
-        noise *= max(_BONE_S / max(elapsed_s, 1e-3), 1.0)
-        views = (weight > _SEEN).sum(axis=0)
-        seen = np.minimum(views[BONE_A], views[BONE_B]) >= _BONE_VIEWS
-        gain = seen * self.bone_variance / (self.bone_variance + noise)
+        variance = variance * max(_BONE_S / max(elapsed_s, 1e-3), 1.0)
+        gain = self.bone_variance / (self.bone_variance + variance)
         self.bones = self.bones + gain * (length - self.bones)
         self.bone_variance = (1.0 - gain) * self.bone_variance
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from disguisor_ros.core.skeleton import (
+    BONE_A,
+    BONE_B,
     KEYPOINT_SIGMA_M,
     MIRROR,
     PIXEL_SIGMA,
@@ -19,6 +21,12 @@ ROBUST = 2.0
 
 #: Residuals in standard deviations count for no more than this when starts are compared.
 _FAR = 4.0
+
+#: Bones are measured where so many views see both ends, from this score times robust weight on;
+#: noise of one instant beside that of the joints, metres.
+_BONE_VIEWS = 3
+_SEEN = 0.3
+_BONE_NOISE_M = 0.02
 
 _EYE = np.eye(3)
 
@@ -149,6 +157,24 @@ def renewed(observations: Observations, joints: np.ndarray) -> np.ndarray:
     joints = joints.copy()
     joints[some] = np.where(better[..., None], agreed, joints[some])
     return joints
+
+
+def bone_lengths(result: Triangulated) -> tuple[np.ndarray, np.ndarray]:
+    """How long the bones of P persons are, from joints that three views or more see.
+
+    Returns
+    -------
+    length, variance : ndarray, shape (P, 26), metres and square metres
+        The variance is infinite where fewer views see one of the ends: two may both be wrong.
+    """
+    bone = result.joints[:, BONE_A] - result.joints[:, BONE_B]
+    length = np.linalg.norm(bone, axis=-1)
+    axis = bone / np.maximum(length, 1e-3)[..., None]
+    ends = result.covariance[:, BONE_A] + result.covariance[:, BONE_B]
+    variance = np.einsum("pba,pbac,pbc->pb", axis, ends, axis) + _BONE_NOISE_M**2
+    views = (result.weight > _SEEN).sum(axis=1)
+    seen = np.minimum(views[:, BONE_A], views[:, BONE_B]) >= _BONE_VIEWS
+    return length, np.where(seen, variance, np.inf)
 
 
 def unswap(observations: Observations, joints: np.ndarray) -> Observations:
