@@ -150,3 +150,17 @@ def test_several_mistaken_joints_do_not_cover_the_image():
     wrong[0, [3, 8], 2] = 0.2
     areas = [covered_by(cast(keypoints)).sum() for keypoints in (right, wrong)]
     assert areas[1] < 8 * areas[0]
+
+
+def test_a_lost_head_is_held_around_its_face_and_not_around_all_that_was_covered():
+    """Who was covered far to both sides was held with an ellipse around that, half an image."""
+    face = drawn(FACE)[0].upper | drawn(FACE)[0].lower
+    wide = head_at(TEMPLATE)
+    wide.covariance = np.diag([0.01, 0.3, 0.01]) ** 2
+    covers = drawn(wide)
+    covers[0].region.confidence = 0.9
+    net = SafetyNet()
+    cast(no_keypoints(), [wide], covers, net, 0)
+    (held,) = cast(no_keypoints(), net=net, stamp_ns=SECOND // 10)
+    assert covered_by([held])[drawn(FACE)[0].slices][face].mean() > 0.99
+    assert held.reach.sum() < 0.5 * covers[0].reach.sum()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
@@ -15,6 +14,10 @@ from disguisor_ros.core.types import Head, Region
 
 #: A cover is held this long after its face was last covered, seconds.
 HOLD_S = 0.5
+
+#: ... this many times as large as that of a face that is seen in 2D: a part of it may have been
+#: hidden ...
+_HELD_GROWTH = 1.2
 
 #: ... while its edge moves outwards this fast, metres per second.
 HOLD_GROWTH_M_S = 0.15
@@ -250,11 +253,16 @@ def _scale(xy: np.ndarray, use: np.ndarray) -> float | None:
 
 
 def _of_cover(cover: Cover, stamp_ns: int) -> _Ellipse:
-    """A drawn face as an ellipse, to be held when its head is lost."""
-    x, y, width, height = cv2.boundingRect(cover.reach.astype(np.uint8))
-    center = np.array([cover.x + x + width / 2, cover.y + y + height / 2])
-    scale = max(height / 2 / _COVER_M[0], width / 2 / _COVER_M[1])
+    """A drawn face as an ellipse, to be held when its head is lost.
+
+    Around the face that was claimed: all that was covered for the sake of caution, drawn out
+    along the direction in which a head may be off, would be circumscribed by half the image.
+    """
+    x, y, width, height = cover.region.box
+    center = np.array([x + width / 2, y + height / 2])
+    scale = max(height / 2 / _FACE_M[0], width / 2 / _FACE_M[1])
     region = cover.region
     return _Ellipse(
-        center, np.array([0.0, -1.0]), scale, 1.0, region.track_id, region.confidence, stamp_ns
-    )
+        center, np.array([0.0, -1.0]), scale, _HELD_GROWTH, region.track_id, region.confidence,
+        stamp_ns,
+    )  # fmt: skip
