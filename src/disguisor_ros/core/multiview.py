@@ -213,12 +213,12 @@ class Scene:
         joints = prior.joints.copy()
         sharp = per_axis(prior.covariance).mean(axis=1) < _SHARP_M**2
         sharp &= ~prior.drift.any(axis=(1, 2))
-        vague = np.nonzero(~sharp)[0]
-        if len(vague):
+        vague = [k for k in np.nonzero(~sharp)[0] if k not in settled]
+        if vague:
             found = consensus_points(observations.take(vague))
             joints[vague] = _carried(prior.joints[vague], found)
         for k in vague:
-            if k not in settled and np.isfinite(joints[k]).all(-1).sum() < 2:
+            if np.isfinite(joints[k]).all(-1).sum() < 2:
                 joints[k] = self._settle(groups[k]).joints
         for k, one in settled.items():
             joints[k] = one.joints

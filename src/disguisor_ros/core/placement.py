@@ -143,9 +143,7 @@ def settle(
     own = per_axis(track.covariance) if anchored else POSE_SIGMA_M**2
     if moved is not None:
         used = CORE[score[CORE] > 0]
-        expected[used] = joints[used]
-        own = own.copy()
-        own[used] = _DEPTH_JOINT_M[used] ** 2
+        expected[used], own[used] = joints[used], _DEPTH_JOINT_M[used] ** 2
     sigma_m = float(np.sqrt(variance))
     held_m = sigma_m if moved is None else _DEPTH_M
     return Settled(

@@ -56,21 +56,26 @@ def _bodies() -> tuple[np.ndarray, np.ndarray]:
     body[[7, 9]] = body[5] + ARM_MEAN_M
     body[[8, 10]] = body[6] + ARM_MEAN_M * [1, -1, 1]
     hips = body[11:13].mean(axis=0)
-    bodies, cost = [], []
+    shapes, cost = [], []
     for lean in _LEANS:
         c, s = np.cos(lean), np.sin(lean)
         leaning = body.copy()
         leaning[:13] = (body[:13] - hips) @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]) + hips
-        for yaw in _YAWS:
-            c, s = np.cos(yaw), np.sin(yaw)
-            bodies.append(leaning @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]))
-            cost.append((lean / _LEAN_SIGMA) ** 2)
-    lying = np.stack([_MIDDLE_M - body[:, 2], body[:, 1], body[:, 0] + _LYING_M], axis=-1)
-    for yaw in _YAWS:
-        c, s = np.cos(yaw), np.sin(yaw)
-        bodies.append(lying @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]))
-        cost.append(_LYING_COST)
-    return np.array(bodies), np.array(cost)
+        shapes.append(leaning)
+        cost.append((lean / _LEAN_SIGMA) ** 2)
+    shapes.append(np.stack([_MIDDLE_M - body[:, 2], body[:, 1], body[:, 0] + _LYING_M], axis=-1))
+    cost.append(_LYING_COST)
+    bodies = np.array(shapes)[:, None] @ _about_the_vertical(_YAWS)
+    return bodies.reshape(-1, 17, 3), np.repeat(cost, len(_YAWS))
+
+
+def _about_the_vertical(angles: np.ndarray) -> np.ndarray:
+    """Rotations (K, 3, 3) that turn rows of points, multiplied from the right."""
+    rotation = np.zeros((len(angles), 3, 3))
+    rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(angles)
+    rotation[:, 0, 1], rotation[:, 1, 0] = np.sin(angles), -np.sin(angles)
+    rotation[:, 2, 2] = 1.0
+    return rotation
 
 
 _STANDING = _bodies()
@@ -81,12 +86,8 @@ def turned(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     As :func:`place` takes them; the "floor" is where the middle was.
     """
-    c, s = np.cos(_TURNS), np.sin(_TURNS)
-    rotation = np.zeros((len(_TURNS), 3, 3))
-    rotation[:, 0, 0] = rotation[:, 1, 1] = c
-    rotation[:, 0, 1], rotation[:, 1, 0] = s, -s
-    rotation[:, 2, 2] = 1.0
-    return (joints - joints.mean(axis=0)) @ rotation, (_TURNS / _TURN_SIGMA) ** 2
+    bodies = (joints - joints.mean(axis=0)) @ _about_the_vertical(_TURNS)
+    return bodies, (_TURNS / _TURN_SIGMA) ** 2
 
 
 @dataclass
