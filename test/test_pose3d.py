@@ -336,3 +336,17 @@ def test_an_estimator_that_was_started_anew_gives_no_number_twice():
         for s in stamps_ns
     ]
     assert len(set.union(*numbers)) == 10 and max(set.union(*numbers)) < 2**31
+
+
+def test_nobody_is_made_up_halfway_between_cameras_that_face_each_other():
+    """Found in a simulated room: at the first instant no floor was known, and a dwarf in the air
+    was made of two people, each seen by one of two cameras across the room."""
+    rig = camera_ring(4)
+    far = 0.8 * rig["cam1"].center[:2]
+    keypoints = seen([person(-0.6, 0.4), person(0.1, -0.7), person(0.7, 0.6)], rig)
+    for name, at in (("cam1", -far), ("cam3", far)):
+        alone = seen([person(*at, yaw=0.4)], {name: rig[name]})[name]
+        keypoints[name] = np.concatenate([keypoints[name], alone])
+    people = PoseEstimator()(keypoints, rig, 0)
+    assert len(people) == 5
+    assert max(one.joints[:, 2].min() for one in people) < 0.3, "all stand on the floor"

@@ -100,19 +100,26 @@ class Scene:
 
     def people(self) -> tuple[list[Group], Triangulated]:
         """Groups with at least one detection, and their joints."""
-        groups = [group for group in self._associate() if group.detections]
-        together = [g for g in groups if len(g.detections) > 1 or g.track is not None]
-        loose = [d for g in groups if g not in together for d in g.detections.values()]
-        loose += self._disowned(together)
-        found = [group for group in together if group.detections]
-        loose = self._absorbed(found, loose)
+        found, loose = self._grouped()
+        floor_unknown = self.floor.z_m is None
         self._learn_floor(found)
+        if floor_unknown and self.floor.z_m is not None:
+            found, loose = self._grouped()  # now without bodies made up in the air
         singles = [
             Group({int(self.detections.view[d]): d}) for d in loose if self._shows_a_person(d)
         ]
         self._solve(found + singles)
         everyone = found + [group for group in singles if _whole(group.result.joints)]
         return everyone, stack([group.result for group in everyone], len(self.cameras))
+
+    def _grouped(self) -> tuple[list[Group], list[int]]:
+        """People who are tracked or whom several views see, and the detections left over."""
+        groups = [group for group in self._associate() if group.detections]
+        together = [g for g in groups if len(g.detections) > 1 or g.track is not None]
+        loose = [d for g in groups if g not in together for d in g.detections.values()]
+        loose += self._disowned(together)
+        found = [group for group in together if group.detections]
+        return found, self._absorbed(found, loose)
 
     def _learn_floor(self, groups: list[Group]) -> None:
         for group in groups:
