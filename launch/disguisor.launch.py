@@ -150,10 +150,7 @@ def processes(context):
 
 def generate_launch_description():
     """Entry point of ros2 launch."""
-    environment = {
-        name: os.environ.get(name, ENVIRONMENT[name])
-        for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    }
+    environment = {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()}
     # Raw images are nobody's business outside this machine unless somebody says so.
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = LaunchConfiguration("discovery")
     return LaunchDescription(

@@ -3,7 +3,7 @@ import array
 import cv2
 import numpy as np
 import pytest
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from disguisor_msgs import msg
@@ -112,6 +112,20 @@ def test_jpeg_is_decoded_and_a_cut_one_is_refused():
             images.compressed_color_array(CompressedImage(format="jpeg", data=bad))
 
 
+def test_the_tag_of_a_jpeg_does_not_turn_the_image():
+    """A camera's EXIF orientation: turned, the image would fit no calibration and no keypoint."""
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:10] = 200
+    data = cv2.imencode(".jpg", pixels)[1].tobytes()
+    upside_down = bytes.fromhex("49492a00 08000000 0100 1201 0300 01000000 03000000 00000000")
+    exif = b"Exif\x00\x00" + upside_down
+    tagged = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+    turned = cv2.imdecode(np.frombuffer(tagged, np.uint8), cv2.IMREAD_COLOR)
+    assert turned[0].mean() < 20, "the tag is understood by OpenCV"
+    image, _ = images.compressed_color_array(CompressedImage(format="jpeg", data=tagged))
+    assert image[0].mean() > 180
+
+
 def transform(parent, child, x=0.0, w=1.0):
     from geometry_msgs.msg import TransformStamped
     from tf2_msgs.msg import TFMessage
@@ -137,6 +151,15 @@ def test_transforms_are_chained_from_the_world():
     rig.add_transforms(transform("mount", "optical", x=2.0))
     rig.add_info(("cn01", "color"), info())
     assert rig.camera(("cn01", "color")).center.tolist() == [3, 0, 0]
+
+
+@pytest.mark.parametrize("change", [{"binning_x": 2}, {"roi": RegionOfInterest(x_offset=8)}])
+def test_the_calibration_of_another_image_than_the_published_one_is_refused(change):
+    rig = CameraRig()
+    rig.add_transforms(transform("world", "optical"))
+    rig.add_info(("cn01", "color"), info(**change))
+    with pytest.raises(ValueError, match="cn01/color/camera_info: binning"):
+        rig.camera(("cn01", "color"))
 
 
 def test_a_new_calibration_replaces_the_old(monkeypatch):

@@ -39,6 +39,14 @@ def test_undistort_inverts_project(model, x, y, z):
     assert np.allclose(lens.undistort(pixel), [[x, y]], atol=1e-6)
 
 
+def test_what_is_out_of_view_does_not_come_back_into_the_image():
+    """A polynomial fitted to the image turns around somewhere outside it."""
+    lens = camera("plumb_bob", [-0.1, 0.02, 0, 0, -0.002])
+    angles = np.deg2rad(np.arange(0, 85, 5))
+    pixels, _ = lens.project(np.stack([np.tan(angles), 0 * angles, 1 + 0 * angles], axis=-1))
+    assert (np.diff(pixels[:, 0]) >= 0).all() and pixels[-1, 0] > 640
+
+
 def test_rays_pass_through_the_projected_point():
     tf = np.eye(4)
     tf[:3, :3] = [[0, -1, 0], [0, 0, -1], [1, 0, 0]]

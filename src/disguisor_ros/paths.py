@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def share(relative: str) -> Path:
-    """A file of ``config/`` or ``launch/``: of the source tree, else of the installation."""
+    """A file beside ``src/``, by its path there: of the source tree, else of the installation."""
     path = Path(__file__).resolve().parents[2] / relative
     if path.exists():
         return path

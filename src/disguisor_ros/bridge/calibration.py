@@ -85,6 +85,7 @@ class CameraRig:
                 f"{name}/camera_info: nothing received, the camera has no calibration"
             )
         info = self._infos[key].settled(f"{name}/camera_info")
+        _check_whole(info, name)
         tf_world_camera = self._lookup(info.header.frame_id.lstrip("/"), name)
         distance_m = np.linalg.norm(tf_world_camera[:3, 3])
         if distance_m > MAX_DISTANCE_M:
@@ -158,7 +159,20 @@ def _identity(info) -> tuple:
     return (
         info.width, info.height, info.header.frame_id, info.distortion_model,
         np.asarray(info.k).tobytes(), np.asarray(info.d).tobytes(),
+        info.binning_x, info.binning_y,
+        info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height,
     )  # fmt: skip
+
+
+def _check_whole(info, name: str) -> None:
+    """Refuse a calibration that is of another image than the one that is published."""
+    roi = info.roi
+    cut = roi.x_offset or roi.y_offset or roi.width not in (0, info.width)
+    if cut or roi.height not in (0, info.height) or max(info.binning_x, info.binning_y) > 1:
+        raise ValueError(
+            f"{name}/camera_info: binning and regions of interest are not supported; publish the"
+            " intrinsics (k, width, height) of the image as it is"
+        )
 
 
 def _matrix(transform) -> np.ndarray:

@@ -61,7 +61,9 @@ def compressed_color_array(message) -> tuple[np.ndarray, str]:
     if jpeg and b"\xff\xd9" not in data[-64:].tobytes():
         raise ValueError("compressed image is cut short (JPEG without an end)")
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        # Turned as its EXIF tag says, it would fit neither its calibration nor its keypoints.
+        how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(data, how) if len(data) else None
     except cv2.error:  # for example a header that promises more pixels than OpenCV takes
         image = None
     if image is None:

@@ -103,11 +103,6 @@ class Camera:
         return self.tf_world_camera[:3, 3]
 
     @cached_property
-    def projection(self) -> np.ndarray:
-        """Projection matrix without distortion, pixels <- world, shape (3, 4)."""
-        return self.matrix @ self.tf_camera_world[:3]
-
-    @cached_property
     def distorted(self) -> bool:
         """Whether the lens distorts at all."""
         return bool(self.distortion.any())
@@ -189,15 +184,31 @@ class Camera:
         good = np.isfinite(flat).all(axis=1)
         out = np.full_like(flat, np.nan)
         if good.any():
-            if self.model == "equidistant":
-                pixels = cv2.fisheye.distortPoints(flat[good][:, None], np.eye(3), self.distortion)
-            else:
-                points = np.concatenate([flat[good], np.ones((good.sum(), 1))], axis=1)
-                pixels, _ = cv2.projectPoints(
-                    points, np.zeros(3), np.zeros(3), np.eye(3), self.distortion
-                )
-            out[good] = pixels.reshape(-1, 2)
+            points = flat[good]
+            # Beyond its turning point the polynomial would put into the image what is out of view.
+            radius = np.linalg.norm(points, axis=1, keepdims=True)
+            points *= np.minimum(1.0, self._turning_point / np.maximum(radius, 1e-9))
+            out[good] = self._distorted(points, self.distortion)
         return out.reshape(normalized.shape)
+
+    @cached_property
+    def _turning_point(self) -> float:
+        """Normalised radius up to which what is farther from the axis is so in the image, too."""
+        radius = np.tan(np.deg2rad(np.arange(0.0, 89.6, 0.1)))
+        radial = self.distortion.copy()
+        if self.model != "equidistant":
+            radial[2:4] = radial[8:] = 0.0  # tangential, thin prism and tilt: small, not round
+        image = self._distorted(np.stack([radius, np.zeros_like(radius)], axis=1), radial)[:, 0]
+        back = np.flatnonzero(np.diff(image) <= 0)
+        return float(radius[back[0]]) if len(back) else np.inf
+
+    def _distorted(self, points: np.ndarray, distortion: np.ndarray) -> np.ndarray:
+        if self.model == "equidistant":
+            pixels = cv2.fisheye.distortPoints(points[:, None], np.eye(3), distortion)
+        else:
+            rays = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+            pixels, _ = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), np.eye(3), distortion)
+        return pixels.reshape(-1, 2)
 
 
 def invert_rigid(tf_a_b: np.ndarray) -> np.ndarray:

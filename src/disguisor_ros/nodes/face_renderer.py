@@ -7,6 +7,7 @@ withheld, or replaced by a blank one (``on_failure``). Each frame that comes in 
 
 from __future__ import annotations
 
+import array
 import time
 from collections import Counter, OrderedDict
 
@@ -48,17 +49,22 @@ class ImageOutlet:
         """Publish an image under the header of its original."""
         if type(anonymized) is not AnonymizedImage:
             raise TypeError("only an AnonymizedImage may be published")
-        message = Image(header=header)
+        message, packed = Image(header=header), None
         fill_image(message, anonymized.image, encoding)
-        self.images.publish(message)
         if self.compressed and self.compressed.get_subscription_count():
-            bgr = np.ascontiguousarray(to_rgb(anonymized.image, encoding)[..., ::-1])
-            _, data = cv2.imencode(f".{self._format}", bgr)
-            out = CompressedImage(
-                header=header, format=f"{encoding}; {self._format} compressed bgr8"
-            )
-            out.data = data.tobytes()
-            self.compressed.publish(out)
+            packed = self._packed(header, encoding, anonymized)
+        self.images.publish(message)
+        if packed is not None:
+            self.compressed.publish(packed)
+
+    def _packed(self, header, encoding: str, anonymized: AnonymizedImage) -> CompressedImage:
+        bgr = np.ascontiguousarray(to_rgb(anonymized.image, encoding)[..., ::-1])
+        _, data = cv2.imencode(f".{self._format}", bgr)
+        return CompressedImage(
+            header=header,
+            format=f"{encoding}; {self._format} compressed bgr8",
+            data=array.array("B", data.tobytes()),
+        )
 
 
 class FaceRendererNode(StageNode):
