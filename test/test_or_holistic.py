@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.types import Region
 from disguisor_ros.errors import UserError
@@ -55,7 +56,7 @@ def recording(boxes):
 def test_box_iou_by_hand():
     a = np.array([[0, 0, 10, 10.0]])
     b = np.array([[0, 0, 10, 10.0], [5, 0, 10, 10], [20, 20, 5, 5]])
-    np.testing.assert_allclose(or_holistic.box_iou(a, b), [[1.0, 50 / 150, 0.0]])
+    np.testing.assert_allclose(box_iou(a, b), [[1.0, 50 / 150, 0.0]])
 
 
 def test_boxes_of_two_heads_are_told_apart():

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.eval import peers
 from disguisor_ros.eval.identity import Identity, can_be_told, rank1, rank1_chance
 from disguisor_ros.eval.peers import PeerScore, available_peers, fires, frontal_found, is_frontal
-from disguisor_ros.eval.scores import Face, box_iou, changed_pixels, region_mask, score_image
+from disguisor_ros.eval.scores import Face, changed_pixels, region_mask, score_image
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_recording import region
 
+from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.eval.scores import (
     Face,
-    box_iou,
     changed_pixels,
     match,
     region_boxes,

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disguisor_ros.sim.skeleton import BONES, Pose, bone_transforms, rotation_between
+from disguisor_ros.core.rotations import rotation_between
+from disguisor_ros.sim.skeleton import BONES, Pose, bone_transforms
 
 HEADS = {bone: np.zeros(3) for bone in BONES} | {
     "spine01": np.array([0, 0, 0.4]), "head": np.array([0, 0, 0.7]),

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from disguisor_ros.core.pose3d import PoseEstimator
+from disguisor_ros.core.skeleton import MIRROR
 from disguisor_ros.core.types import COCO17
 
 BINS = (0.05, 0.2, 0.4, 0.6, 0.7, 0.8, 1.0)
-_MIRROR = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 
 
 def load(path: Path):
@@ -114,8 +114,8 @@ def main():
                 if name in cameras and len(person.detections) >= 3:
                     pixels, _ = cameras[name].project(person.joints)
                     straight = np.linalg.norm(k[:, :2] - pixels, axis=1)
-                    mirrored = np.linalg.norm(k[_MIRROR, :2] - pixels, axis=1)
-                    apart = np.linalg.norm(k[_MIRROR, :2] - k[:, :2], axis=1)
+                    mirrored = np.linalg.norm(k[MIRROR, :2] - pixels, axis=1)
+                    apart = np.linalg.norm(k[MIRROR, :2] - k[:, :2], axis=1)
                     test = (k[:, 2] > 0.3) & (apart > 0.08 * size_of(k)) & np.isfinite(straight)
                     limbs += test[5:].sum()
                     swapped += (test & (mirrored < 0.5 * straight))[5:].sum()

@@ -70,8 +70,11 @@ def rotation_between(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     source = source / np.linalg.norm(source)
     target = target / np.linalg.norm(target)
     axis = np.cross(source, target)
-    angle = np.arctan2(np.linalg.norm(axis), source @ target)
-    return exp_so3(axis / max(np.linalg.norm(axis), 1e-12) * angle)
+    sine, cosine = np.linalg.norm(axis), source @ target
+    if sine < 1e-7 and cosine < 0:  # half a turn, about any axis across
+        axis = np.cross(source, np.eye(3)[np.abs(source).argmin()])
+        return exp_so3(np.pi * axis / np.linalg.norm(axis))
+    return exp_so3(axis / max(sine, 1e-12) * np.arctan2(sine, cosine))
 
 
 def yaw_matrix(yaw: np.ndarray) -> np.ndarray:

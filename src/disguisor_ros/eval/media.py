@@ -14,9 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.pairs import BagPair, Pair
-from disguisor_ros.eval.scores import box_iou, changed_pixels, region_boxes
+from disguisor_ros.eval.scores import changed_pixels, region_boxes
 
 #: Width of an image on the contact sheet and in the video, pixels.
 SHEET_WIDTH, VIDEO_WIDTH = 800, 640

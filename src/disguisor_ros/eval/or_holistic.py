@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from disguisor_ros.core.anonymize import FaceRenderer
 from disguisor_ros.core.body_models import load_anny
+from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.face_claim import FACE_CONFIDENCE
 from disguisor_ros.core.fitting import BodyFitter
@@ -27,9 +28,7 @@ from disguisor_ros.core.registration import HeadRegistrar
 from disguisor_ros.core.types import Region
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.datasets import OrHolistic, load_or_holistic
-
-#: Overlap with the annotated box from which a face counts as found.
-MIN_IOU = 0.4
+from disguisor_ros.eval.scores import MIN_IOU
 
 #: Rays through the boxes of one face pass this close to one point, metres: boxes show different
 #: sides of a head.
@@ -172,14 +171,6 @@ def _score_view(boxes: np.ndarray, regions: list[Region]) -> _View:
         for c in centers
     ], dtype=bool)  # fmt: skip
     return _View(found, covered, len(claimed))
-
-
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes x, y, width, height: (N, 4), (M, 4) -> (N, M)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum((a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    return shared / (a[:, 2:].prod(axis=1)[:, None] + b[:, 2:].prod(axis=1)[None] - shared)
 
 
 def same_faces(

@@ -8,8 +8,9 @@ from importlib.metadata import version
 import cv2
 import numpy as np
 
+from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.core.types import Region
-from disguisor_ros.eval.scores import Face, ImageScore, box_iou, score_image
+from disguisor_ros.eval.scores import Face, ImageScore, score_image
 from disguisor_ros.eval.summary import summarize
 
 #: A face that any face detector should find: unmasked, towards the camera, large (its height, as

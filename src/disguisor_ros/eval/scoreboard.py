@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 from disguisor_ros.errors import UserError
-
-SCENARIOS = ("easy", "medium", "hard")
+from disguisor_ros.sim.command import SCENARIOS
 
 #: Rows of the table, and the keys of scores.json that they show.
 _FIGURES = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.core.types import Region
 
 #: A face view is scored one by one when at least this share of the face is visible ...
@@ -88,27 +89,6 @@ class ImageScore:
     nonface_squared_error: float
     nonface_ssim_loss: float
     outside_changed: int
-
-
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes x, y, width, height.
-
-    Parameters
-    ----------
-    a : ndarray, shape (N, 4)
-    b : ndarray, shape (M, 4)
-
-    Returns
-    -------
-    ndarray, shape (N, M)
-    """
-    a = np.asarray(a, dtype=np.float64).reshape(-1, 1, 4)
-    b = np.asarray(b, dtype=np.float64).reshape(1, -1, 4)
-    low = np.maximum(a[..., :2], b[..., :2])
-    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=-1)
-    union = a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - overlap
-    return overlap / np.maximum(union, 1e-12)
 
 
 def match(iou: np.ndarray, min_iou: float = MIN_IOU) -> list[tuple[int, int]]:

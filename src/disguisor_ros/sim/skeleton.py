@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from disguisor_ros.core.rotations import rotation_between
+
 SIDES = ("L", "R")
 
 #: Bones that move, in order of the chain: name -> parent. Anny's names.
@@ -77,20 +79,6 @@ def rotation_z(angle: float) -> np.ndarray:
     """Rotation about z, shape (3, 3): positive turns to the left."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-
-
-def rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Smallest rotation that takes direction ``a`` to ``b``, shape (3, 3)."""
-    a = a / np.linalg.norm(a)
-    b = b / np.linalg.norm(b)
-    cosine = a @ b
-    if cosine < -0.999999:
-        axis = np.cross(a, (1.0, 0.0, 0.0) if abs(a[0]) < 0.9 else (0.0, 1.0, 0.0))
-        axis /= np.linalg.norm(axis)
-        return 2 * np.outer(axis, axis) - np.eye(3)
-    x, y, z = np.cross(a, b)
-    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + skew + skew @ skew / (1 + cosine)
 
 
 def bone_transforms(heads: dict[str, np.ndarray], pose: Pose) -> np.ndarray:

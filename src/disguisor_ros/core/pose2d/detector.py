@@ -7,14 +7,11 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from disguisor_ros.core.boxes import box_iou
+from disguisor_ros.core.detections import similarity
 from disguisor_ros.core.face_detector import FaceDetector, add_faces
 from disguisor_ros.core.onnx_session import check_image
 from disguisor_ros.core.pose2d.families import Candidates, PoseModel, load_model
-
-#: Spread of annotators per joint relative to the person's size (COCO keypoint evaluation).
-OKS_SIGMAS = np.array(
-    [26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]
-) / 1000  # fmt: skip
 
 #: Two poses at least this alike (object keypoint similarity) are one person.
 SAME_PERSON_OKS = 0.5
@@ -174,12 +171,9 @@ def merge(poses: np.ndarray, scores: np.ndarray) -> Candidates:
 
 def _similarity(pose: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Object keypoint similarity of a pose with others, joints weighted by both scores."""
-    weights = pose[:, 2] * others[..., 2]
     spans = [np.ptp(p[..., :2], axis=-2).prod(axis=-1) for p in (pose, others)]
-    area = np.maximum(np.minimum(*spans), 1.0)[:, None]
-    squared = ((pose[:, :2] - others[..., :2]) ** 2).sum(axis=-1)
-    similar = np.exp(-squared / (2 * area * (2 * OKS_SIGMAS) ** 2))
-    return (weights * similar).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
+    weights = pose[:, 2] * others[..., 2]
+    return similarity(pose[:, :2], others[..., :2], weights, np.minimum(*spans))
 
 
 def unexplained(regions: np.ndarray, poses: np.ndarray) -> np.ndarray:
@@ -187,18 +181,10 @@ def unexplained(regions: np.ndarray, poses: np.ndarray) -> np.ndarray:
     if not len(regions) or not len(poses):
         return regions
     boxes = np.array([_box_of(pose[:, :2]) for pose in poses])
-    overlap = _iou(regions, boxes)
+    overlap = box_iou(regions, boxes)
     row, column = linear_sum_assignment(-overlap)
     good = overlap[row, column] >= REGION_IOU
     return np.delete(regions, row[good], axis=0)
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum((a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None])
-    common = np.clip(high - low, 0, None).prod(axis=-1)
-    total = a[:, 2:].prod(axis=1)[:, None] + b[:, 2:].prod(axis=1)[None] - common
-    return common / np.maximum(total, 1e-9)
 
 
 def _box_of(points: np.ndarray) -> np.ndarray:
