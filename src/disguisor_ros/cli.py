@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from disguisor_ros.errors import UserError
+from disguisor_ros.paths import source_tree
 
 #: Command -> module that has ``add_arguments(parser)`` and ``main(args) -> exit code``, and help.
 COMMANDS = {
@@ -53,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, (module, summary) in BENCHMARKS.items():
         _add(benchmarks, name, module, summary, wanted=argv[:2] == ["benchmark", name])
     args = parser.parse_args(argv)
+    if source_tree() is not None:  # where tools/setup.sh made it
+        os.environ.setdefault("ANNY_CACHE_DIR", str(source_tree() / ".cache" / "anny"))
     try:
         return importlib.import_module(args.module).main(args)
     except UserError as error:

