@@ -275,14 +275,15 @@ def test_derivatives_are_exact(fitter, monkeypatch):
     seen = observe([person], {n: f[None] for n, f in keypoints.items()}, CAMERAS)
     track = fitter._birth(person, 0)
     rotations = exp_so3(0.2 * rng.normal(size=(1, len(BODY), 3))) @ track.rotations[None]
-    state = Solution(track.translation[None] + 0.05, rotations, 0.05 * rng.normal(size=(1, 8)))
+    state = track.translation[None] + 0.05, rotations, 0.05 * rng.normal(size=(1, 8))
     prior = (np.zeros((1, 8)), track.precision[None])
-    _, gradient, _ = fitter.skeleton.linearize(state, seen, prior)
+    skeleton = fitter.skeleton
+    _, gradient, _ = skeleton.linearize(Solution(*state), seen, prior)
     for k in range(gradient.shape[1]):
         step = np.zeros_like(gradient)
         step[0, k] = 1e-6
         ahead, behind = (
-            fitter.skeleton.linearize(fitter.skeleton.retract(state, s), seen, prior)[0][0]
+            skeleton.linearize(Solution(*skeleton.retract(*state, s)), seen, prior)[0][0]
             for s in (step, -step)
         )
         assert (ahead - behind) / 4e-6 == pytest.approx(gradient[0, k], rel=1e-3, abs=1e-2)

@@ -16,6 +16,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.covariance import bounded
 from disguisor_ros.core.head_pose import CORRELATED_KEYPOINTS, HeadSolver, HeadState
 from disguisor_ros.core.head_template import HeadTemplate
+from disguisor_ros.core.least_squares import levenberg_marquardt
 from disguisor_ros.core.observations import Observations, observe
 from disguisor_ros.core.rotations import (
     exp_so3,
@@ -174,33 +175,16 @@ class BodyFitter:
 
     def _solve(self, seen: Observations, tracks: list[_Track]) -> _Solution:
         """Levenberg-Marquardt over all persons at once."""
-        solution = _Solution(
-            np.stack([t.translation for t in tracks]),
-            np.stack([t.rotations for t in tracks]),
-            np.stack([t.lengths for t in tracks]),
+        start = tuple(
+            np.stack([getattr(t, name) for t in tracks])
+            for name in ("translation", "rotations", "lengths")
         )
-        prior = (solution.lengths.copy(), np.stack([t.precision for t in tracks]))
-        damping = np.full(len(tracks), 1e-3)
-        cost, gradient, normal = self.skeleton.linearize(solution, seen, prior)
-        for _ in range(self.iterations):
-            diagonal = np.einsum("bii->bi", normal)
-            damped = normal + (damping[:, None] * diagonal + 1e-9)[..., None] * np.eye(
-                diagonal.shape[1]
-            )
-            step = -np.linalg.solve(damped, gradient[..., None])[..., 0]
-            trial = self.skeleton.retract(solution, step)
-            trial_cost, trial_gradient, trial_normal = self.skeleton.linearize(trial, seen, prior)
-            better = trial_cost < cost
-            done = np.abs(cost - trial_cost) < 1e-3 * cost
-            damping = np.where(better, damping * 0.2, damping * 8.0)
-            for name in ("translation", "rotations", "lengths"):
-                getattr(solution, name)[better] = getattr(trial, name)[better]
-            cost = np.where(better, trial_cost, cost)
-            gradient[better], normal[better] = trial_gradient[better], trial_normal[better]
-            if done.all():
-                break
-        solution.normal = normal
-        return solution
+        prior = start[2], np.stack([t.precision for t in tracks])
+        state, _, normal = levenberg_marquardt(
+            lambda *state: self.skeleton.linearize(_Solution(*state), seen, prior),
+            self.skeleton.retract, start, self.iterations,
+        )  # fmt: skip
+        return _Solution(*state, normal)
 
     def _place_heads(self, persons, seen, solution, tracks, stamp_ns) -> list[HeadState]:
         """Heads from their own keypoints, with the torso and the last instant as priors."""
@@ -350,15 +334,12 @@ class _Skeleton:
         )
         return solution.translation[:, None] + arms.sum(axis=2), jacobian
 
-    def retract(self, solution: _Solution, step: np.ndarray) -> _Solution:
+    @staticmethod
+    def retract(translation, rotations, lengths, step: np.ndarray) -> tuple:
         """Move the state by a step of the solver, shape (B, 3 + 30 + 8)."""
         cut = 3 + 3 * len(BODY)
         turn = exp_so3(step[:, 3:cut].reshape(len(step), len(BODY), 3))
-        return _Solution(
-            solution.translation + step[:, :3],
-            turn @ solution.rotations,
-            solution.lengths + step[:, cut:],
-        )
+        return translation + step[:, :3], turn @ rotations, lengths + step[:, cut:]
 
     def linearize(self, solution: _Solution, seen: Observations, prior) -> tuple:
         """Cost (B,), gradient (B, n) and Gauss-Newton matrix (B, n, n) of all residuals."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from disguisor_ros.core.covariance import place_confidence
 from disguisor_ros.core.head_template import HeadTemplate
+from disguisor_ros.core.least_squares import levenberg_marquardt
 from disguisor_ros.core.observations import Observations
 from disguisor_ros.core.rotations import (
     exp_so3,
@@ -174,8 +175,8 @@ class HeadSolver:
         )  # fmt: skip
         rotation = rotation.reshape(-1, 3, 3)
         base = np.einsum("bij,j->bi", rotation, self.neck_base) * scale[rows, None]
-        rotation, translation, cost, normal = self._solve(
-            problem, rotation, neck[rows] - base
+        (rotation, translation), cost, normal = levenberg_marquardt(
+            problem.linearize, _moved, (rotation, neck[rows] - base), self.iterations
         )
         best = np.argmin(cost.reshape(-1, starts), axis=1) + np.arange(len(persons)) * starts
         covariance = CORRELATED_KEYPOINTS * np.linalg.inv(normal[best])
@@ -201,27 +202,10 @@ class HeadSolver:
             method, stamp_ns,
         )  # fmt: skip
 
-    def _solve(self, problem, rotation, translation):
-        damping = np.full(len(rotation), 1e-3)
-        cost, gradient, normal = problem.linearize(rotation, translation)
-        for _ in range(self.iterations):
-            diagonal = np.einsum("bii->bi", normal)
-            damped = normal + (damping[:, None] * diagonal)[..., None] * np.eye(6)
-            step = -np.linalg.solve(damped, gradient[..., None])[..., 0]
-            moved = translation + step[:, :3]
-            turned = exp_so3(step[:, 3:]) @ rotation
-            new_cost, new_gradient, new_normal = problem.linearize(turned, moved)
-            better = new_cost < cost
-            done = np.abs(cost - new_cost) < 1e-3 * cost
-            damping = np.where(better, damping * 0.2, damping * 8.0)
-            rotation = np.where(better[:, None, None], turned, rotation)
-            translation = np.where(better[:, None], moved, translation)
-            cost = np.where(better, new_cost, cost)
-            gradient = np.where(better[:, None], new_gradient, gradient)
-            normal = np.where(better[:, None, None], new_normal, normal)
-            if done.all():
-                break
-        return rotation, translation, cost, normal
+
+def _moved(rotation: np.ndarray, translation: np.ndarray, step: np.ndarray) -> tuple:
+    """Poses moved by steps (B, 6): translation, then rotation about world axes."""
+    return exp_so3(step[:, 3:]) @ rotation, translation + step[:, :3]
 
 
 def _righted(chest: np.ndarray) -> np.ndarray:
