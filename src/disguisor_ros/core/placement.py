@@ -108,34 +108,12 @@ def settle(
     """
     span = _Span(center, score)
     anchored = track is not None and track.body is not None
-    if anchored:
-        body = place(center, rays, score, track.body[:, 2].mean(), turned(track.body))
-        joints = along_rays(center, rays, score, track.joints)
-        joints = np.where(np.isfinite(joints), joints, track.joints)
-    else:
-        body = place(center, rays, score, floor_z_m)
-        joints = body.joints
-    distance = span.of(body.joints)
-    variance = (body.share * distance) ** 2
-    if track is not None:
-        there, known = span.of(track.joints), span.variance(track)
-        distance, variance = _mixed(there, known, distance, variance)
-    joints = span.scaled(joints, distance)
+    joints, distance, variance = _guessed(span, rays, score, floor_z_m, track)
     moved = None
     if depth is not None:
-        far = _FAR_MEASURED if anchored else _FAR_GUESSED
-        moved = to_depth(joints, center, score, depth, np.sqrt(variance) / distance, far)
-    if moved is not None:
-        moved, agreed = moved
-        measured, noise = span.of(moved), (_DEPTH_M / agreed) ** 2
-        off2 = (measured - distance) ** 2
-        if off2 < _CONTRADICTS**2 * (variance + noise):
-            distance += variance / (variance + noise) * (measured - distance)
-            variance *= noise / (variance + noise)
-        elif anchored:  # something stands in front, or the camera sees past the body
-            moved, variance = None, variance + off2 / 4
-        else:
-            distance, variance = measured, noise + off2 / 4
+        moved, distance, variance = _measured(
+            span, joints, score, depth, distance, variance, anchored
+        )
     if not anchored:
         distance = max(distance, _least_distance_m(center, joints, distance, floor_z_m))
     joints = span.scaled(joints if moved is None else moved, distance)
@@ -149,6 +127,44 @@ def settle(
     return Settled(
         joints, expected, own, span.pull(joints), distance, sigma_m, held_m, moved is not None
     )
+
+
+def _guessed(span: _Span, rays, score, floor_z_m, track) -> tuple[np.ndarray, float, float]:
+    """Joints, their mean distance and its variance, from body, floor and track alone."""
+    center = span.center
+    if track is not None and track.body is not None:
+        body = place(center, rays, score, track.body[:, 2].mean(), turned(track.body))
+        joints = along_rays(center, rays, score, track.joints)
+        joints = np.where(np.isfinite(joints), joints, track.joints)
+    else:
+        body = place(center, rays, score, floor_z_m)
+        joints = body.joints
+    distance = span.of(body.joints)
+    variance = (body.share * distance) ** 2
+    if track is not None:
+        there, known = span.of(track.joints), span.variance(track)
+        distance, variance = _mixed(there, known, distance, variance)
+    return span.scaled(joints, distance), distance, variance
+
+
+def _measured(
+    span: _Span, joints, score, depth, distance, variance, anchored
+) -> tuple[np.ndarray | None, float, float]:
+    """Joints where depth shows them (None where it does not), their distance and its variance."""
+    far = _FAR_MEASURED if anchored else _FAR_GUESSED
+    share = np.sqrt(variance) / distance
+    shown = to_depth(joints, span.center, score, depth, share, far)
+    if shown is None:
+        return None, distance, variance
+    moved, agreed = shown
+    measured, noise = span.of(moved), (_DEPTH_M / agreed) ** 2
+    off2 = (measured - distance) ** 2
+    if off2 < _CONTRADICTS**2 * (variance + noise):
+        gain = variance / (variance + noise)
+        return moved, distance + gain * (measured - distance), gain * noise
+    if anchored:  # something stands in front, or the camera sees past the body
+        return None, distance, variance + off2 / 4
+    return moved, measured, noise + off2 / 4
 
 
 def _least_distance_m(
