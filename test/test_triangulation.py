@@ -9,7 +9,7 @@ from room import camera_ring, person, seen
 from disguisor_ros.core.refinement import Equations, Held, Prior, solve
 from disguisor_ros.core.skeleton import CORE, MIRROR
 from disguisor_ros.core.triangulation import (
-    Observations,
+    Rays,
     complete,
     consensus_points,
     renewed,
@@ -26,7 +26,7 @@ def observations(rig, body=BODY, change=None, noise_px=0.0):
     rays = np.array([rig[name].rays(keypoints[name][:, :2]) for name in rig])
     score = np.array([keypoints[name][:, 2] for name in rig])
     rays *= (score > 0)[..., None]
-    return Observations(np.array([rig[name].center for name in rig]), rays[None], score[None])
+    return Rays(np.array([rig[name].center for name in rig]), rays[None], score[None])
 
 
 def estimate(found, **options):
@@ -166,7 +166,7 @@ def test_a_distance_that_was_settled_is_kept():
 def test_whoever_has_come_to_rest_does_not_change_for_others():
     """People are solved together, each by himself."""
     still, moving = observations(camera_ring(3)), observations(camera_ring(3), BODY + 0.5)
-    both = Observations(
+    both = Rays(
         still.centers,
         np.concatenate([still.rays, moving.rays]),
         np.concatenate([still.score, moving.score]),

@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 from disguisor_ros.core.detections import Detections
 from disguisor_ros.core.skeleton import (
+    ANGLE_SIGMA,
     BONE_A,
     BONE_B,
     BONE_LENGTH_M,
@@ -14,7 +15,6 @@ from disguisor_ros.core.skeleton import (
     HEIGHT_SIGMA_M,
     MATCH_SIGMA_M,
     MIRROR,
-    PIXEL_SIGMA,
     STANDING_M,
 )
 
@@ -79,7 +79,7 @@ class RayPairs:
         self.sin2 = np.maximum(1.0 - cosine**2, 1e-6)
         self.depth_a = (cosine * base_b - base_a) / self.sin2
         self.depth_b = (base_b - cosine * base_a) / self.sin2
-        self.sigma2 = 2.0 * MATCH_SIGMA_M**2 + PIXEL_SIGMA**2 * (self.depth_a**2 + self.depth_b**2)
+        self.sigma2 = 2.0 * MATCH_SIGMA_M**2 + ANGLE_SIGMA**2 * (self.depth_a**2 + self.depth_b**2)
         nearest = np.minimum(self.depth_a, self.depth_b)
         possible = (nearest > 0.2) & (np.maximum(self.depth_a, self.depth_b) < 12.0)
         self.residual = np.where(possible, np.abs(side) / np.sqrt(self.sin2 * self.sigma2), 9.0)
@@ -192,7 +192,7 @@ def track_affinity(
     total = covariance + drift[..., :, None] * drift[..., None, :]
     spread = np.einsum("tjna,tjna->tjn", aside @ total, aside)
     sigma2 = spread / np.maximum(aside2, 1e-12)
-    sigma2 += (MATCH_SIGMA_M**2)[:, None] + (PIXEL_SIGMA * depth) ** 2
+    sigma2 += (MATCH_SIGMA_M**2)[:, None] + (ANGLE_SIGMA * depth) ** 2
     residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
     weight = detections.score.T * np.isfinite(joints[..., :1])
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.

@@ -20,7 +20,7 @@ from disguisor_ros.core.refinement import Held, Prior, solve
 from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_VARIANCE_M2, MIRROR
 from disguisor_ros.core.tracking import Prediction, per_axis
 from disguisor_ros.core.triangulation import (
-    Observations,
+    Rays,
     Triangulated,
     complete,
     consensus_points,
@@ -265,7 +265,7 @@ class Scene:
         sigma_m = np.array([one.held_m for one in settled.values()])
         return Held(np.array(list(settled)), pull, distance_m + origin, sigma_m)
 
-    def _observations(self, groups: list[Group]) -> Observations:
+    def _observations(self, groups: list[Group]) -> Rays:
         detections, views = self.detections, len(self.detections.names)
         rays = np.zeros((len(groups), views, 17, 3))
         score = np.zeros((len(groups), views, 17))
@@ -274,7 +274,7 @@ class Scene:
                 order = MIRROR if view in group.mirrored else slice(None)
                 rays[k, view] = detections.rays[d, order]
                 score[k, view] = detections.score[d, order]
-        return Observations(detections.centers, rays, score)
+        return Rays(detections.centers, rays, score)
 
     def _prior(self, groups: list[Group], settled: dict[int, Settled]) -> Prior:
         joints = np.full((len(groups), 17, 3), np.nan)

@@ -22,7 +22,7 @@ from disguisor_ros.core.skeleton import (
     POSE_SIGMA_M,
     STANDING_M,
 )
-from disguisor_ros.core.triangulation import ROBUST, Observations, Triangulated, ray_errors
+from disguisor_ros.core.triangulation import ROBUST, Rays, Triangulated, ray_errors
 from disguisor_ros.core.triangulation import residuals as ray_residuals
 
 #: No joint is nearer to the floor, metres.
@@ -133,7 +133,7 @@ class Held:
 
 
 def solve(
-    observations: Observations,
+    observations: Rays,
     start: np.ndarray,
     prior: Prior | None = None,
     floor_z_m: float | None = None,
@@ -150,7 +150,7 @@ def solve(
 
     Parameters
     ----------
-    observations : Observations
+    observations : Rays
     start : ndarray, shape (P, 17, 3), metres, world
         First guess, finite.
     prior : Prior, optional
@@ -185,7 +185,7 @@ class _Problem:
 
     Parameters
     ----------
-    observations : Observations
+    observations : Rays
     rays : ndarray, shape (P, V, 17, 12)
         See :func:`_quadratic_of_rays`.
     expected : ndarray, shape (P, 17, 3), metres, world
@@ -204,7 +204,7 @@ class _Problem:
         See :class:`Prior`.
     """
 
-    observations: Observations
+    observations: Rays
     rays: np.ndarray
     expected: np.ndarray
     information: np.ndarray
@@ -269,7 +269,7 @@ class _Problem:
         return equations
 
 
-def _quadratic_of_rays(observations: Observations) -> np.ndarray:
+def _quadratic_of_rays(observations: Rays) -> np.ndarray:
     """Matrix and vector of the squared distance from each ray, shape (P, V, 17, 9 + 3)."""
     rays, weight = observations.rays, observations.score**2
     outer = rays[..., :, None] * rays[..., None, :]
@@ -279,7 +279,7 @@ def _quadratic_of_rays(observations: Observations) -> np.ndarray:
     return np.concatenate([across.reshape(*weight.shape, 9), pulled], axis=-1)
 
 
-def _ray_factor(observations: Observations, joints: np.ndarray) -> np.ndarray:
+def _ray_factor(observations: Rays, joints: np.ndarray) -> np.ndarray:
     _, aside2, sigma2 = ray_errors(observations, joints)
     return 1.0 / (sigma2 + aside2 * (observations.score / ROBUST) ** 2)
 

@@ -82,4 +82,4 @@ SWAP_GROUPS = tuple(
 )
 
 #: Noise of a keypoint in the image and of the calibration, radians.
-PIXEL_SIGMA = 0.004
+ANGLE_SIGMA = 0.004

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from disguisor_ros.core.skeleton import (
+    ANGLE_SIGMA,
     BONE_A,
     BONE_B,
     KEYPOINT_SIGMA_M,
     MIRROR,
-    PIXEL_SIGMA,
     STANDING_M,
     SWAP_GROUPS,
 )
@@ -32,7 +32,7 @@ _EYE = np.eye(3)
 
 
 @dataclass
-class Observations:
+class Rays:
     """What V views see of P persons.
 
     Parameters
@@ -48,9 +48,9 @@ class Observations:
     rays: np.ndarray
     score: np.ndarray
 
-    def take(self, persons: np.ndarray) -> Observations:
+    def take(self, persons: np.ndarray) -> Rays:
         """The same of some of the persons."""
-        return Observations(self.centers, self.rays[persons], self.score[persons])
+        return Rays(self.centers, self.rays[persons], self.score[persons])
 
 
 @dataclass
@@ -88,7 +88,7 @@ def stack(persons: list[Triangulated], views: int) -> Triangulated:
     return Triangulated(*(np.array(part) for part in zip(*(p._arrays() for p in persons))))
 
 
-def consensus_points(observations: Observations) -> np.ndarray:
+def consensus_points(observations: Rays) -> np.ndarray:
     """Joints by the pair of views that most other views agree with; NaN where one view sees it.
 
     Every pair of rays proposes its closest point; the proposal with the least robust cost over all
@@ -121,7 +121,7 @@ def consensus_points(observations: Observations) -> np.ndarray:
     offset = points[:, :, None] - centers[None, None, :, None]
     depth = (offset * rays[:, None]).sum(-1)
     aside2 = np.maximum((offset**2).sum(-1) - depth**2, 0.0)
-    sigma2 = KEYPOINT_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
+    sigma2 = KEYPOINT_SIGMA_M**2 + (ANGLE_SIGMA * depth) ** 2
     cost = np.minimum(aside2 / sigma2, 9.0)
     cost = np.where(depth > 0.1, cost, 9.0) * score[:, None]
     cost = cost.sum(axis=2) - 1e-3 * both * sin2
@@ -132,7 +132,7 @@ def consensus_points(observations: Observations) -> np.ndarray:
     return np.where(found[..., None], points, np.nan)
 
 
-def renewed(observations: Observations, joints: np.ndarray) -> np.ndarray:
+def renewed(observations: Rays, joints: np.ndarray) -> np.ndarray:
     """Joints to start from; where two views or more see one elsewhere, what they agree on.
 
     A fast foot is not where its track expects it, and a search that starts there takes all views
@@ -140,7 +140,7 @@ def renewed(observations: Observations, joints: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    observations : Observations
+    observations : Rays
     joints : ndarray, shape (P, 17, 3), metres, world
         As expected; NaN where nothing is.
     """
@@ -177,7 +177,7 @@ def bone_lengths(result: Triangulated) -> tuple[np.ndarray, np.ndarray]:
     return length, np.where(seen, variance, np.inf)
 
 
-def unswap(observations: Observations, joints: np.ndarray) -> Observations:
+def unswap(observations: Rays, joints: np.ndarray) -> Rays:
     """Exchange left and right of limbs that a view has confused.
 
     A limb of a view is exchanged when that brings its rays clearly closer to the joints.
@@ -187,7 +187,7 @@ def unswap(observations: Observations, joints: np.ndarray) -> Observations:
     if len(doubtful) == 0:
         return observations
     mirrored = observations.take(doubtful)
-    mirrored = Observations(
+    mirrored = Rays(
         mirrored.centers, mirrored.rays[:, :, MIRROR], mirrored.score[:, :, MIRROR]
     )
     crossed = residuals(mirrored, joints[doubtful])
@@ -204,25 +204,25 @@ def unswap(observations: Observations, joints: np.ndarray) -> Observations:
             at = doubtful[person][:, None], view[:, None], limb[None]
             rays[at] = mirrored.rays[person[:, None], view[:, None], limb[None]]
             score[at] = mirrored.score[person[:, None], view[:, None], limb[None]]
-    return Observations(observations.centers, rays, score)
+    return Rays(observations.centers, rays, score)
 
 
-def residuals(observations: Observations, joints: np.ndarray) -> np.ndarray:
+def residuals(observations: Rays, joints: np.ndarray) -> np.ndarray:
     """Distances of rays from joints in standard deviations, shape (P, V, 17); NaN without ray."""
     depth, aside2, sigma2 = ray_errors(observations, joints)
     residual = np.where(depth > 0.05, np.sqrt(aside2 / sigma2) * observations.score, 10.0)
     return np.where((observations.score > 0) & np.isfinite(depth), residual, np.nan)
 
 
-def ray_errors(observations: Observations, joints: np.ndarray) -> tuple[np.ndarray, ...]:
+def ray_errors(observations: Rays, joints: np.ndarray) -> tuple[np.ndarray, ...]:
     """Depths along rays, squared distances from them, variance of these at score 1."""
     offset = joints[:, None] - observations.centers[None, :, None]
     depth = np.einsum("pvja,pvja->pvj", offset, observations.rays)
     aside2 = np.maximum(np.einsum("pvja,pvja->pvj", offset, offset) - depth**2, 0.0)
-    return depth, aside2, KEYPOINT_SIGMA_M**2 + (PIXEL_SIGMA * depth) ** 2
+    return depth, aside2, KEYPOINT_SIGMA_M**2 + (ANGLE_SIGMA * depth) ** 2
 
 
-def complete(joints: np.ndarray, observations: Observations) -> np.ndarray:
+def complete(joints: np.ndarray, observations: Rays) -> np.ndarray:
     """Fill in joints that are not known, from a standing body laid over those that are.
 
     Joints that one view sees are moved on to its ray.
