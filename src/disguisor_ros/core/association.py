@@ -156,7 +156,9 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     evidence = _agreement2(pairs.residual**2) * pairs.weight
     affinity = evidence.sum(axis=1) / np.maximum(total, 1e-9)
     near = np.nonzero(affinity > -0.3)[0]
-    points, weight = pairs.points(near), pairs.weight[near]
+    # Where the rays of a joint pass each other is no place to measure bones from.
+    points = pairs.points(near)
+    weight = pairs.weight[near] * (pairs.residual[near] < _WORST)
     bones = np.linalg.norm(points[:, BONE_A] - points[:, BONE_B], axis=-1)
     spread2 = pairs.sigma2[near] / np.maximum(pairs.sin2[near], 0.0025)
     variance = (1.5 * BONE_SIGMA_M) ** 2 + 0.5 * (spread2[:, BONE_A] + spread2[:, BONE_B])
