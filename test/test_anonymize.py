@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
-from disguisor_ros.core.face_claim import NAMED_Z_M
+from disguisor_ros.core.face_claim import CAP_EDGE_M, CHIN_M, under_cap
 from disguisor_ros.core.face_cover import outline_of
 from disguisor_ros.core.rendering import EmbreeBackend, Window
 from disguisor_ros.core.types import Region
@@ -305,7 +305,15 @@ def test_box_is_the_visible_face_from_chin_to_cap():
     np.testing.assert_allclose([x, width], [columns.min(), np.ptp(columns) + 1], atol=2)
     px_per_m = 300 / 2.0
     assert rows.min() <= y and y + height <= rows.max() + 1
-    assert height == pytest.approx((NAMED_Z_M[1] - NAMED_Z_M[0]) * px_per_m, rel=0.1)
+    assert height == pytest.approx((CAP_EDGE_M - CHIN_M) * px_per_m, rel=0.1)
+
+
+def test_a_cap_hides_the_brow_from_above_and_nothing_from_in_front():
+    nose, brow, forehead = [0.11, 0, 0], [0.095, 0, 0.04], [0.085, 0, 0.08]
+    points = np.array([nose, brow, forehead])
+    assert under_cap(points, np.array([3.0, 0, 0])).tolist() == [False, False, True]
+    assert under_cap(points, np.array([0.5, 0, 3.0])).tolist() == [False, True, True]
+    assert not under_cap(points, np.array([3.0, 0, -2.0]))[:2].any()
 
 
 def test_face_cut_by_the_image_has_its_box_inside():

@@ -16,9 +16,16 @@ FACE_CONFIDENCE = 0.5
 #: A face that is turned this far away from the camera shows half of itself, degrees.
 PROFILE_DEG = 95.0
 
-#: What people call the face ends above the underside of the chin and below the edge of a cap:
-#: heights in the head frame, metres.
-NAMED_Z_M = (-0.09, 0.065)
+#: What people call the face ends above the underside of the chin, at this height in the head
+#: frame, metres ...
+CHIN_M = -0.1
+
+#: ... and at the edge of a surgical cap, which lies at this height over the brow and falls towards
+#: the ears (slope). The cap stands out by 2 cm: what it hides from above nobody calls a face.
+#: Middle and half axes of its ellipsoid, metres, head frame.
+CAP_EDGE_M, _CAP_SLOPE, _BROW_M = 0.075, 0.2, 0.09
+_CAP_MIDDLE_M = np.array([0.0, 0.0, 0.05])
+_CAP_RADII_M = np.array([0.120, 0.095, 0.105])
 
 #: Masks and glasses stand out of it, metres: by this much at the front, less towards the ears.
 RELIEF_M = 0.016
@@ -109,12 +116,46 @@ def confidence(seen: Seen) -> float:
 
 
 @lru_cache(maxsize=4)
+def middles(template: HeadTemplate) -> np.ndarray:
+    """Middles of a template's triangles, shape (F, 3), metres, head frame."""
+    return template.vertices[template.faces].mean(axis=1)
+
+
+def under_cap(points: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """Which points of a head a surgical cap would hide, or lie under it.
+
+    The cap is the part of an ellipsoid above a slanting edge; a point is hidden when the ray from
+    it to the eye passes through.
+
+    Parameters
+    ----------
+    points : ndarray, shape (N, 3), metres, head frame
+    eye : ndarray, shape (3,), metres, head frame
+        Place of the camera.
+
+    Returns
+    -------
+    ndarray, shape (N,), bool
+    """
+    toward = eye - points
+    toward = toward / np.linalg.norm(toward, axis=1, keepdims=True)
+    start, along = (points - _CAP_MIDDLE_M) / _CAP_RADII_M, toward / _CAP_RADII_M
+    a, b = (along**2).sum(axis=1), (start * along).sum(axis=1)
+    root = b**2 - a * ((start**2).sum(axis=1) - 1.0)
+    half = np.sqrt(np.maximum(root, 0.0))
+    enter, leave = np.maximum((-b - half) / a, 0.0), (-b + half) / a
+    above = np.array([-_CAP_SLOPE, 0.0, 1.0])
+    edge_m = CAP_EDGE_M - _CAP_SLOPE * _BROW_M
+    rising = toward @ above
+    highest = points @ above + rising * np.where(rising > 0, leave, enter)
+    return (root > 0) & (leave > 0) & (highest > edge_m)
+
+
+@lru_cache(maxsize=4)
 def relief(template: HeadTemplate) -> np.ndarray:
     """How far masks and glasses stand out over each triangle, metres; NaN where no face is."""
-    center = template.vertices[template.faces].mean(axis=1)
-    low, high = NAMED_Z_M
-    named = template.face[template.faces].all(axis=1)
-    named &= (center[:, 2] > low) & (center[:, 2] < high)
+    center = middles(template)
+    named = template.on_face & (center[:, 2] > CHIN_M)
     return np.where(named, RELIEF_M * np.clip(center[:, 0] / _FRONT_M, 0, 1), np.nan)
 
 

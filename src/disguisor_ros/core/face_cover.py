@@ -13,8 +13,10 @@ from disguisor_ros.core.face_claim import (
     PROFILE_DEG,
     Seen,
     confidence,
+    middles,
     named_box,
     relief,
+    under_cap,
 )
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.occlusion import agreement, in_front, ruled_out
@@ -246,7 +248,10 @@ def _claim(region, camera, one: PosedHead, template, crop, hits, face, visible, 
         return
     corner = (crop.window.x, crop.window.y) + one.sighting.likely_px
     size = np.array([camera.width, camera.height], dtype=np.float64)
-    relief_m = np.where(visible, crop.enlarge(relief(template)[hits.triangle]), np.nan)
+    tf_world_head = np.asarray(one.head.tf_world_head, dtype=np.float64)
+    eye = (camera.center - tf_world_head[:3, 3]) @ tf_world_head[:3, :3]
+    named_m = np.where(under_cap(middles(template), eye), np.nan, relief(template))
+    relief_m = np.where(visible, crop.enlarge(named_m[hits.triangle]), np.nan)
     box = named_box(relief_m, corner, one.forward_px, size)
     if box is not None:
         region.box = box
