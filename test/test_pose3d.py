@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from room import camera_ring, person, seen
 
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.multiview import _whole
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.skeleton import BONE_A, BONE_B, BONE_LENGTH_M, BONE_SIGMA_M
@@ -128,6 +129,15 @@ def test_depth_places_people_of_any_size():
     depth = {"cam1": flat_depth(camera, distance - 0.08)}
     (by_depth,) = PoseEstimator()(seen([child], {"cam1": camera}), {"cam1": camera}, 0, depth)
     assert head_error(by_depth, child) < 0.15 < head_error(by_size, child)
+
+
+@pytest.mark.parametrize("size", [0.92, 1.1])
+def test_tall_people_do_not_lift_the_floor(size):
+    """Somebody far away whom one view sees was placed half a metre too near in tall company."""
+    floor = FloorEstimator()
+    for x in range(3):
+        floor.add(person(x, 0.0, size=size), np.ones(17))
+    assert abs(floor.z_m) < 0.02
 
 
 def test_the_floor_is_learnt_wherever_it_is():

@@ -15,6 +15,17 @@ _USED = np.array([5, 6, 11, 12, 15, 16])
 _ENOUGH = 3
 
 
+#: How people differ in size, and heights of joints of one size, metres.
+_SIZE_SIGMA = 0.07
+_HEIGHT_SIGMA_M = 0.03
+
+
+def _gain(height: np.ndarray) -> np.ndarray:
+    """How size follows from heights (J,) over the standing body's, whatever the floor."""
+    off = height - height.mean()
+    return off / (off @ off + (_HEIGHT_SIGMA_M / _SIZE_SIGMA) ** 2)
+
+
 class FloorEstimator:
     """Running median of the floor below bodies that several views see.
 
@@ -50,6 +61,9 @@ class FloorEstimator:
         used = _USED[confidence[_USED] > 0]
         if self._known or len(used) < 2:
             return
-        self._samples.append(float(np.median(joints[used, 2] - STANDING_M[used, 2])))
+        # Tall people must not lift the floor: size and floor are found together.
+        height = STANDING_M[used, 2]
+        size = 1.0 + _gain(height) @ (joints[used, 2] - height)
+        self._samples.append(float(np.median(joints[used, 2] - size * height)))
         if len(self._samples) >= _ENOUGH:
             self.z_m = float(np.median(self._samples))
