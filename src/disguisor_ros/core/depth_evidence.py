@@ -13,7 +13,7 @@ from disguisor_ros.core.types import DepthView
 #: Pixels next to a jump larger than this, metres, mix two surfaces and are dropped.
 JUMP_M = 0.03
 
-#: No more pixels than this are kept of a view.
+#: About so many pixels are kept of a view; 2.5 times as many are read, of a square around a head.
 MAX_PIXELS = 900
 
 #: Distance of the nodes between which lens distortion is interpolated, pixels.

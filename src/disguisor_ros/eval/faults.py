@@ -55,7 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the faults (0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     parser.add_argument("--fps", type=float, default=4.0, help="frames a second, per camera (4)")
-    parser.add_argument("--every", type=float, default=1.2, help="mean time between faults, s")
+    parser.add_argument(
+        "--every", type=float, default=1.2,
+        help="mean time between faults, s (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--minutes",
         type=float,

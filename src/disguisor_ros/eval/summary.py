@@ -25,7 +25,7 @@ def summarize(images: list[ImageScore]) -> dict:
     Returns
     -------
     dict
-        The keys of the issue (``recall_iou40``, ``holistic_recall``, ``pixel_coverage``, ...) and
+        ``recall_iou40``, ``holistic_recall``, ``pixel_coverage``, ... and
         what stands behind them; docs/evaluation.md defines each.
     """
     faces = [score for image in images for score in image.faces]

@@ -49,7 +49,7 @@ class SmplFitterNode(StageNode):
         self.topology = self.offer(MeshTopology, "/disguisor/body_topology", LATCHED)
         self.topology.publish(
             MeshTopology(
-                name="smplx" if self.model_path else "anny",
+                name="body",
                 vertex_count=len(self.model.vertices),
                 triangles=flat(self.model.faces.astype(np.uint32), "I"),
             )
