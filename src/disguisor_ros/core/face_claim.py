@@ -108,43 +108,93 @@ def confidence(seen: Seen) -> float:
     return float(own * max(by_eye, by_depth))
 
 
-@lru_cache(maxsize=4)
-def relief(template: HeadTemplate) -> np.ndarray:
-    """How far masks and glasses stand out over each triangle, metres; NaN where no face is."""
-    center = template.vertices[template.faces].mean(axis=1)
-    low, high = NAMED_Z_M
-    named = template.face[template.faces].all(axis=1)
-    named &= (center[:, 2] > low) & (center[:, 2] < high)
-    return np.where(named, RELIEF_M * np.clip(center[:, 0] / _FRONT_M, 0, 1), np.nan)
-
-
-def named_box(
-    relief_m: np.ndarray, corner: np.ndarray, forward_px: np.ndarray, size: np.ndarray
-) -> np.ndarray | None:
-    """Box of the visible part of a face as a person would draw it, or None out of the image.
+@dataclass(frozen=True)
+class NamedFace:
+    """What people call the face of a template: its triangles, cut off at two heights.
 
     Parameters
     ----------
-    relief_m : ndarray, shape (h, w)
-        :func:`relief` of the visible face's pixels in a window; NaN elsewhere.
-    corner : ndarray, shape (2,)
-        Pixel of the window's top left.
-    forward_px : ndarray, shape (2,)
-        Pixels across the image for a metre out of the face.
+    places : ndarray, shape (F, 3, 2), float32, metres
+        How far forward and how high in the head the corners of all triangles lie.
+    start, end : ndarray, shape (C,), int
+        Vertices that a corner of the face lies between; both the same where it is one.
+    share : ndarray, shape (C, 1)
+        How far it lies from ``start`` to ``end``, 0 to 1.
+    relief_m : ndarray, shape (C, 1), metres
+        How far masks and glasses stand out over it.
+    """
+
+    places: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    share: np.ndarray
+    relief_m: np.ndarray
+
+    @classmethod
+    def of(cls, template: HeadTemplate) -> NamedFace:
+        """Cut the face of a template, along the edges that cross the heights."""
+        forward, height = template.vertices[:, 0], template.vertices[:, 2]
+        faces = template.faces[template.face[template.faces].all(axis=1)]
+        inside = np.unique(faces)
+        low, high = NAMED_Z_M
+        inside = inside[(height[inside] > low) & (height[inside] < high)]
+        edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)), axis=0)
+        start, end, share = [inside], [inside], [np.zeros(len(inside))]
+        for limit in NAMED_Z_M:
+            a, b = edges[(height[edges] < limit).sum(axis=1) == 1].T
+            start, end = [*start, a], [*end, b]
+            share.append((limit - height[a]) / (height[b] - height[a]))
+        start, end, share = (np.concatenate(parts) for parts in (start, end, share))
+        out = relief_m(forward[start] + share * (forward[end] - forward[start]))
+        places = np.stack([forward, height], axis=-1)[template.faces].astype(np.float32)
+        return cls(places, start, end, share[:, None], out[:, None])
+
+    def corners(self, vertices: np.ndarray) -> np.ndarray:
+        """Corners (C, 3) of the face of a head with vertices (V, 3)."""
+        start = vertices[self.start]
+        return start + self.share * (vertices[self.end] - start)
+
+
+named_face = lru_cache(maxsize=4)(NamedFace.of)
+
+
+def relief_m(forward_m: np.ndarray) -> np.ndarray:
+    """How far masks and glasses stand out over points so far forward in the head, metres."""
+    return RELIEF_M * np.clip(forward_m / _FRONT_M, 0, 1)
+
+
+def named_box(
+    seen: np.ndarray, corners: np.ndarray, size: np.ndarray, step: float = 1.0
+) -> np.ndarray | None:
+    """Box of the visible part of a face as a person would draw it, or None out of the image.
+
+    Samples tell what is visible, but their box moves by whole pixels while the face moves by
+    less; the mesh's corners are exact, but lie apart where something cuts the face off. So each
+    edge is that of the corners, as far as they lie within a step of the outermost sample.
+
+    Parameters
+    ----------
+    seen : ndarray, shape (P, 2), pixels
+        Samples of the image that show the face, with what stands out.
+    corners : ndarray, shape (C, 2), pixels
+        Visible corners of its mesh, likewise.
     size : ndarray, shape (2,)
         Width and height of the image.
+    step : float
+        Distance of the samples from each other, pixels.
 
     Returns
     -------
     ndarray, shape (4,)
-        x, y, width, height, cut at the image.
+        x, y, width, height, cut at the image, whose pixels reach half of one beyond their middles.
     """
-    row, column = np.nonzero(np.isfinite(relief_m))
-    pixels = np.stack([column, row], axis=-1) + corner
-    pixels += relief_m[row, column][:, None] * forward_px
-    pixels = pixels[((pixels > -1) & (pixels < size)).all(axis=1)]
-    if len(pixels) == 0:
+    seen = seen[((seen > -1) & (seen < size)).all(axis=1)]
+    if len(seen) == 0:
         return None
-    low = np.clip(pixels.min(axis=0), 0, size - 1)
-    high = np.clip(pixels.max(axis=0) + 1, low + 1, size)
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    if len(corners):
+        low = np.clip(corners.min(axis=0), low - step, low)
+        high = np.clip(corners.max(axis=0), high, high + step)
+    low = np.clip(low + 0.5, 0, size - 1)
+    high = np.clip(high + 0.5, low + 1, size)
     return np.concatenate([low, high - low])
