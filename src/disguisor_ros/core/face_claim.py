@@ -195,6 +195,8 @@ def named_box(
     if len(corners):
         low = np.clip(corners.min(axis=0), low - step, low)
         high = np.clip(corners.max(axis=0), high, high + step)
+    else:
+        low, high = low - step / 2, high + step / 2
     low = np.clip(low + 0.5, 0, size - 1)
     high = np.clip(high + 0.5, low + 1, size)
     return np.concatenate([low, high - low])

@@ -47,8 +47,9 @@ class PoseFilter:
     rotation, translation
         Of the filter.
     steady_rotation, steady_translation
-        The same with less tremble: a pose that is followed the less, the better it agrees. It is
-        nowhere farther from the filter's than 0.4 of its standard deviations, however that moves.
+        The same with less tremble: it follows the filter's the less, the better both agree, and
+        is never farther from it than 0.4 standard deviations (times the slack) of a measurement,
+        however that moves.
     """
 
     def __init__(self, rotation, translation, covariance, stamp_ns: int):
@@ -64,7 +65,7 @@ class PoseFilter:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Of the steady translation and rotation, shape (6, 6)."""
+        """Of the steady translation and rotation, shape (6, 6): no less than the filter's."""
         off = self.translation - self.steady_translation
         turn = log_so3(self.rotation @ self.steady_rotation.T)
         return _block_diagonal(
@@ -77,48 +78,46 @@ class PoseFilter:
         turned = exp_so3(self.spin * fading_s(seconds, TURN_S))
         return turned @ self.rotation, self.translation + seconds * self.velocity
 
-    def update(
-        self, rotation, translation, covariance, stamp_ns: int, lasting=None, lasting_s=0.0
-    ) -> None:
+    def update(self, rotation, translation, covariance, stamp_ns: int, slack=1.0) -> None:
         """Take a measured pose at a stamp; parameters as in the constructor.
 
-        ``lasting`` (6, 6) is the part of the covariance that is of errors that stay the same for
-        ``lasting_s``: many measurements in that time make nobody surer than one.
+        ``slack`` is from how many standard deviations of the measurement on the steady pose
+        follows at once.
         """
         seconds = (stamp_ns - self.stamp_ns) * 1e-9
         if not 0 <= seconds <= MAX_GAP_S:
             self._start(rotation, translation, covariance, stamp_ns)
             return
-        noise = covariance
-        if 0 < seconds < lasting_s:
-            noise = covariance + (lasting_s / seconds - 1) * lasting
         turned, moved = self.predicted(stamp_ns)
         off = translation - moved
         forward = np.array([[1.0, seconds], [0.0, 1.0]])
         prior = _predicted(self._place, forward, motion_noise(AGILITY, seconds))
-        leap = _sigmas(off, prior[:3, :3] + noise[:3, :3]) > MAX_JUMP_SIGMAS
+        leap = _sigmas(off, prior[:3, :3] + covariance[:3, :3]) > MAX_JUMP_SIGMAS
         if leap and np.linalg.norm(off) > MAX_JUMP_M:
             self._start(rotation, translation, covariance, stamp_ns)
             return
-        gain, self._place = _kalman(prior, noise[:3, :3])
+        gain, self._place = _kalman(prior, covariance[:3, :3])
         step = gain @ off
         self.translation, self.velocity = moved + step[:3], self.velocity + step[3:]
         left = np.exp(-seconds / TURN_S)
         forward = np.array([[1.0, fading_s(seconds, TURN_S)], [0.0, left]])
         prior = _predicted(self._turn, forward, motion_noise(TURN_AGILITY, seconds))
-        gain, self._turn = _kalman(prior, noise[3:, 3:])
+        gain, self._turn = _kalman(prior, covariance[3:, 3:])
         step = gain @ log_so3(rotation @ turned.T)
         self.rotation, self.spin = exp_so3(step[:3]) @ turned, left * self.spin + step[3:]
         self.stamp_ns = stamp_ns
-        self._calm(np.exp(-seconds / CALM_S))
+        self._calm(np.exp(-seconds / CALM_S), slack**2 * covariance)
 
-    def _calm(self, still: float) -> None:
-        """Move the steady pose towards the filter's; ``still``, 0 to 1, is how far it need not."""
+    def _calm(self, still: float, covariance: np.ndarray) -> None:
+        """Move the steady pose towards the filter's; ``still``, 0 to 1, is how far it need not.
+
+        It follows at once what is off by a standard deviation (``covariance``, (6, 6)).
+        """
         off = self.translation - self.steady_translation
-        agrees = still * max(1 - _sigmas(off, self._place[:3, :3]) ** 2, 0.0)
+        agrees = still * max(1 - _sigmas(off, covariance[:3, :3]) ** 2, 0.0)
         self.steady_translation = self.translation - agrees * off
         turn = log_so3(self.rotation @ self.steady_rotation.T)
-        agrees = still * max(1 - _sigmas(turn, self._turn[:3, :3]) ** 2, 0.0)
+        agrees = still * max(1 - _sigmas(turn, covariance[3:, 3:]) ** 2, 0.0)
         self.steady_rotation = exp_so3(-agrees * turn) @ self.rotation
 
 

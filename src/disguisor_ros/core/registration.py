@@ -35,11 +35,6 @@ REGISTERED_NOISE = np.diag([0.004**2] * 3 + [np.deg2rad(2.5) ** 2] * 3)
 WELL_SEEN_M2 = 0.1
 MOST_NOISE = 5.0
 
-#: What keypoints have wrong stays wrong for so long, and so does what a registration has wrong
-#: because little of a head was measured, seconds.
-KEYPOINTS_S = 0.15
-LITTLE_SEEN_S = 0.5
-
 #: Distance of the face from the middle of the head, metres.
 FACE_ARM_M = 0.08
 
@@ -223,21 +218,20 @@ class HeadRegistrar:
         if found is not None:
             rotation, translation, scale = found.rotation, found.translation, found.scale
             few = np.clip(WELL_SEEN_M2 / max(found.area_m2, 1e-6), 1.0, MOST_NOISE)
-            lasting = found.covariance + (few**2 - 1) * REGISTERED_NOISE
-            covariance, lasting_s = lasting + REGISTERED_NOISE, LITTLE_SEEN_S
+            covariance = found.covariance + few**2 * REGISTERED_NOISE
+            slack = min(few**2, MOST_NOISE)
             method, confidence = "registered", max(head.confidence, found.fitness)
         else:
             rotation, translation = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
             scale = head_scale(head, self.template)
-            covariance = lasting = prior_covariance(head.covariance)
-            lasting_s = KEYPOINTS_S
+            covariance, slack = prior_covariance(head.covariance), 1.0
             method, confidence = head.method, head.confidence
         track = self._filters.get(head.track_id)
         if track is None:
             track = PoseFilter(rotation, translation, covariance, stamp_ns)
             self._filters[head.track_id] = track
         else:
-            track.update(rotation, translation, covariance, stamp_ns, lasting, lasting_s)
+            track.update(rotation, translation, covariance, stamp_ns, slack)
         tf_world_head = np.eye(4)
         tf_world_head[:3, :3] = track.steady_rotation
         tf_world_head[:3, 3] = track.steady_translation
