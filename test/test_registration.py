@@ -309,13 +309,13 @@ def test_filter_turns_with_the_head_and_calms_it_at_any_frame_rate(fps):
 
 
 def test_steady_pose_calms_rest_and_is_never_far_from_the_filter():
-    """Trembling by 3 mm at 30 a second, then off at 1 m/s within a quarter of a second."""
+    """Trembling by 1.5 mm at 30 a second, then off at 1 m/s within a quarter of a second."""
     rng = np.random.default_rng(13)
     covariance = np.diag([0.005**2] * 3 + [np.deg2rad(3) ** 2] * 3)
     track = PoseFilter(np.eye(3), np.zeros(3), covariance, 0)
     filtered, steady = [], []
     for k in range(1, 120):
-        place = 0.003 * rng.normal(size=3)
+        place = 0.0015 * rng.normal(size=3)
         place[0] += np.interp(k / 30, [2, 2.25, 4], [0, 0.125, 1.875])
         track.update(np.eye(3), place, covariance, round(k * 1e9 / 30))
         filtered.append(track.translation)

@@ -35,6 +35,9 @@ REGISTERED_NOISE = np.diag([0.004**2] * 3 + [np.deg2rad(2.5) ** 2] * 3)
 WELL_SEEN_M2 = 0.1
 MOST_NOISE = 5.0
 
+#: How many standard deviations of such measurements a calm head may be off before it follows.
+MOST_SLACK = 3.0
+
 #: Distance of the face from the middle of the head, metres.
 FACE_ARM_M = 0.08
 
@@ -219,7 +222,7 @@ class HeadRegistrar:
             rotation, translation, scale = found.rotation, found.translation, found.scale
             few = np.clip(WELL_SEEN_M2 / max(found.area_m2, 1e-6), 1.0, MOST_NOISE)
             covariance = found.covariance + few**2 * REGISTERED_NOISE
-            slack = min(few**2, MOST_NOISE)
+            slack = min(few**2, MOST_SLACK)
             method, confidence = "registered", max(head.confidence, found.fitness)
         else:
             rotation, translation = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
