@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
-from disguisor_ros.core.face_claim import CAP_EDGE_M, CHIN_M, under_cap
 from disguisor_ros.core.face_cover import outline_of
+from disguisor_ros.core.named_face import CAP_EDGE_M, CHIN_M, below_cap, named_box
 from disguisor_ros.core.rendering import EmbreeBackend, Window
 from disguisor_ros.core.types import Region
 from disguisor_ros.eval.scores import fill_region
@@ -242,6 +242,31 @@ def test_somebody_tracked_twice_has_one_face():
     assert len(result.regions) == 2 and [r.track_id for r in claims(result)] == [1]
 
 
+def test_face_does_not_change_hands_between_two_tracks_that_are_as_sure():
+    """The elder keeps it; only one that is much surer takes it."""
+    depth = depth_view(CAMERA, np.full((HEIGHT, WIDTH), 1.95))
+    for younger_m, owner in ((0.0045, 1), (0.0055, 1), (0.002, 2)):
+        twice = [head_at(TEMPLATE, y=0.04, sigma_m=younger_m, track_id=2), head_at(TEMPLATE)]
+        assert [r.track_id for r in claims(replace(room(), twice, depth))] == [owner]
+
+
+def test_box_keeps_still_while_keypoints_tremble():
+    """Keypoints that jump by 4 cm aside and back move the box a little; the cover follows."""
+    renderer = FaceRenderer(TEMPLATE)
+    head = head_at(TEMPLATE, sigma_m=0.04)
+    head.method = "keypoints"
+    middle, reach = [], []
+    for k in range(60):
+        keypoints = keypoints_of(CAMERA, head, TEMPLATE)
+        keypoints[..., 0] += 6.0 * (-1) ** k + (6.0 if k >= 30 else 0.0)
+        (region,) = renderer.regions(CAMERA, [head], keypoints, None, k * 33_000_000)
+        middle.append(region.box[0] + region.box[2] / 2)
+        reach.append(region.polygon[:, 0].max())
+    assert np.abs(np.diff(middle[10:30])).max() < 0.7, "of 12 pixels"
+    assert middle[-1] - np.mean(middle[10:30]) > 1.5, "what lasts is followed"
+    assert np.abs(np.diff(reach)).min() > 1
+
+
 def test_sliver_of_a_face_is_claimed_where_depth_shows_the_head():
     """From a tenth of its outline on; without depth people call no such thing a face."""
     depth = depth_view(CAMERA, np.full((HEIGHT, WIDTH), 2.0))
@@ -311,9 +336,34 @@ def test_box_is_the_visible_face_from_chin_to_cap():
 def test_a_cap_hides_the_brow_from_above_and_nothing_from_in_front():
     nose, brow, forehead = [0.11, 0, 0], [0.095, 0, 0.04], [0.085, 0, 0.08]
     points = np.array([nose, brow, forehead])
-    assert under_cap(points, np.array([3.0, 0, 0])).tolist() == [False, False, True]
-    assert under_cap(points, np.array([0.5, 0, 3.0])).tolist() == [False, True, True]
-    assert not under_cap(points, np.array([3.0, 0, -2.0]))[:2].any()
+    hidden = [below_cap(points, np.array(eye)) < 0 for eye in ([3.0, 0, 0], [0.5, 0, 3.0])]
+    np.testing.assert_array_equal(hidden, [[False, False, True], [False, True, True]])
+    assert (below_cap(points, np.array([3.0, 0, -2.0]))[:2] > 0).all()
+
+
+def test_edges_of_a_box_lie_between_pixels():
+    """Pixels 10 to 19 and 20 to 29 show the face; its corners reach a little beyond."""
+    seen = np.stack(np.meshgrid(np.arange(10, 20), np.arange(20, 30)), axis=-1).reshape(-1, 2)
+    size = np.array([320.0, 240.0])
+    corners = np.array([[9.4, 25.0], [19.75, 25.0], [15.0, 19.2], [15.0, 29.5]])
+    box = named_box(seen, corners, size)
+    np.testing.assert_allclose(box, [9.9, 19.7, 10.35, 10.3])
+    # A pixel whose middle shows no face holds at most half of one: more is hidden.
+    box = named_box(seen, np.array([[5.0, 15.0], [25.0, 35.0]]), size)
+    np.testing.assert_allclose(box, [9.5, 19.5, 11.0, 11.0])
+    np.testing.assert_allclose(named_box(seen, np.zeros((0, 2)), size), [10, 20, 10, 10])
+
+
+@pytest.mark.parametrize("distance_m", [0.4, 2.0])
+def test_box_moves_by_less_than_a_pixel_when_the_face_does(distance_m):
+    """A third of a pixel a step, far and so near that only some pixels are sampled."""
+    step_m = distance_m / 300 / 3
+    left = []
+    for k in range(10):
+        head = head_at(TEMPLATE, distance_m, y=-k * step_m, sigma_m=0.002)
+        (region,) = replace(room(), [head]).regions
+        left.append([region.box[0], region.box[0] + region.box[2]])
+    np.testing.assert_allclose(np.diff(left, axis=0), 1 / 3, atol=0.05)
 
 
 def test_face_cut_by_the_image_has_its_box_inside():

@@ -57,9 +57,10 @@ def test_bodies_survive_the_message():
 
 
 def test_regions_are_cut_at_the_top_left_of_the_image():
-    region = Region(np.array([-3.0, 5, 20, 30]), np.zeros((4, 2)), -1, "keypoints", 0.5)
+    region = Region(np.array([-3.0, 5.25, 20.5, 30]), np.zeros((4, 2)), -1, "keypoints", 0.5)
     message = messages.write_regions(Header(), [region])
-    assert message.regions[0].box.x_offset == 0 and message.regions[0].track_id == -1
+    assert message.regions[0].box.tolist() == [0, 5.25, 20.5, 30]  # parts of pixels stay
+    assert message.regions[0].track_id == -1
 
 
 def test_keypoints_survive_the_message_and_another_skeleton_is_refused():

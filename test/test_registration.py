@@ -308,6 +308,38 @@ def test_filter_turns_with_the_head_and_calms_it_at_any_frame_rate(fps):
     assert calm < {5: 1.0, 15: 0.75, 30: 0.55}[fps]
 
 
+def test_steady_pose_calms_rest_and_is_never_far_from_the_filter():
+    """Trembling by 1.5 mm at 30 a second, then off at 1 m/s within a quarter of a second."""
+    rng = np.random.default_rng(13)
+    covariance = np.diag([0.005**2] * 3 + [np.deg2rad(3) ** 2] * 3)
+    track = PoseFilter(np.eye(3), np.zeros(3), covariance, 0)
+    filtered, steady = [], []
+    for k in range(1, 120):
+        place = 0.0015 * rng.normal(size=3)
+        place[0] += np.interp(k / 30, [2, 2.25, 4], [0, 0.125, 1.875])
+        track.update(np.eye(3), place, covariance, round(k * 1e9 / 30))
+        filtered.append(track.translation)
+        steady.append(track.steady_translation)
+        off = track.steady_translation - track.translation
+        assert off @ np.linalg.solve(covariance[:3, :3], off) < 0.4**2
+        assert (np.diag(track.covariance)[:3] >= off**2).all(), "the cover knows"
+    tremble, plain = (np.std(np.diff(p[10:55], axis=0)) for p in (steady, filtered))
+    assert tremble < 0.6 * plain
+    assert steady[-1][0] == pytest.approx(1.83, abs=0.02)
+
+
+def test_guessed_distance_that_leaps_does_not_start_the_filter_anew():
+    """0.5 m to and fro along the ray of the only camera, known to 0.6 m; across to 1 cm."""
+    covariance = np.diag([0.6**2, 0.01**2, 0.01**2] + [0.1**2] * 3)
+    track = PoseFilter(np.eye(3), np.zeros(3), covariance, 0)
+    for k in range(1, 30):
+        place = np.array([0.5 * (-1) ** k, 0, 0])
+        track.update(np.eye(3), place, covariance, k * 33_000_000)
+    assert abs(track.steady_translation[0]) < 0.2
+    track.update(np.eye(3), np.array([0, 0.4, 0]), covariance, 30 * 33_000_000)
+    np.testing.assert_array_equal(track.translation, [0, 0.4, 0])  # across it is somebody else
+
+
 def test_filter_starts_anew_after_a_gap_or_a_jump():
     covariance = np.diag([0.01**2] * 3 + [0.1**2] * 3)
     track = PoseFilter(np.eye(3), np.zeros(3), covariance, 0)

@@ -77,7 +77,7 @@ def test_calibration_in_the_bag_is_the_truth(contents, truth):
 
 
 def test_masks_agree_with_the_faces_listed(truth):
-    some = 0
+    some = between = 0
     for frame in truth.frames:
         for name, view in frame["cameras"].items():
             mask = truth.mask(name, view["stamp_ns"])
@@ -90,7 +90,12 @@ def test_masks_agree_with_the_faces_listed(truth):
                     some += 1
                     x, y, w, h = face["box"]
                     assert (mask[y : y + h, x : x + w] == person).sum() == face["visible_pixels"]
-    assert some >= 4
+                    # The whole face holds its visible pixels, whose middles show it.
+                    left, top, width, height = face["box_full"]
+                    assert left <= x + 0.5 and x + w - 0.5 <= left + width
+                    assert top <= y + 0.5 and y + h - 0.5 <= top + height
+                    between += left % 1 > 0 and top % 1 > 0
+    assert some >= 4 and between >= 4
 
 
 def test_visible_faces_lie_where_the_head_is_and_depth_agrees(contents, truth):

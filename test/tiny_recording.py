@@ -157,10 +157,7 @@ def _regions_message(header, regions: list[Region]):
         regions=[
             types["disguisor_msgs/msg/FaceRegion"](
                 method=r.method, track_id=r.track_id, confidence=r.confidence,
-                box=types["sensor_msgs/msg/RegionOfInterest"](
-                    x_offset=int(r.box[0]), y_offset=int(r.box[1]), width=int(r.box[2]),
-                    height=int(r.box[3]), do_rectify=False,
-                ),
+                box=np.asarray(r.box, dtype=np.float32),
                 polygon=r.polygon.ravel().astype(np.float32),
             )
             for r in regions

@@ -12,7 +12,6 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose
 from scipy.spatial.transform import Rotation
-from sensor_msgs.msg import RegionOfInterest
 
 from disguisor_msgs import msg
 from disguisor_ros.core.synchronization import FrameSet
@@ -261,15 +260,12 @@ def write_regions(header, regions: list[Region]) -> msg.FaceRegions:
     """FaceRegions of the regions that were replaced in an image."""
     out = msg.FaceRegions(header=header)
     for region in regions:
-        x, y, w, h = np.maximum(np.round(region.box), 0).astype(int)
         out.regions.append(
             msg.FaceRegion(
                 method=region.method,
                 track_id=int(region.track_id),
                 confidence=float(region.confidence),
-                box=RegionOfInterest(
-                    x_offset=int(x), y_offset=int(y), width=int(w), height=int(h)
-                ),
+                box=np.maximum(region.box, 0).astype(np.float32),
                 polygon=flat(region.polygon),
             )
         )

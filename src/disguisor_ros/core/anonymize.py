@@ -11,7 +11,7 @@ from disguisor_ros.core.face_cover import Cover, cover_heads
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.rendering import make_backend
 from disguisor_ros.core.safety_net import SafetyNet
-from disguisor_ros.core.sightings import clean_keypoints, sight_heads
+from disguisor_ros.core.sightings import Steadier, clean_keypoints, sight_heads
 from disguisor_ros.core.types import DepthView, Head, Region
 
 #: How the replaced pixels look.
@@ -118,11 +118,13 @@ class FaceRenderer:
         self.backend = make_backend(backend)
         self._net = SafetyNet()
         self._watch = MaskWatch()
+        self._steady = Steadier()
 
     def reset(self) -> None:
         """Forget earlier images."""
         self._net.reset()
         self._watch.reset()
+        self._steady.reset()
 
     def __call__(
         self,
@@ -200,6 +202,7 @@ class FaceRenderer:
             masked = self._watch.masked(head.track_id for head in heads)
         keypoints = clean_keypoints(keypoints)
         sightings = sight_heads(camera, heads, keypoints, self.template)
+        self._steady(heads, sightings, self.template, stamp_ns)
         covers = cover_heads(
             camera, heads, self.template, self.backend, sightings, depth, masked
         )

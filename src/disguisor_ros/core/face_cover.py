@@ -13,12 +13,9 @@ from disguisor_ros.core.face_claim import (
     PROFILE_DEG,
     Seen,
     confidence,
-    middles,
-    named_box,
-    relief,
-    under_cap,
 )
 from disguisor_ros.core.head_template import HeadTemplate
+from disguisor_ros.core.named_face import CHIN_M, below_cap, named_box, named_face, relief_m
 from disguisor_ros.core.occlusion import agreement, in_front, ruled_out
 from disguisor_ros.core.posed_head import MUZZLE_M, UNSURE_SIGMA_M, Crop, PosedHead, pose_head
 from disguisor_ros.core.rendering import Window, diffuse
@@ -48,8 +45,14 @@ OCCLUDER_SIGMAS = 3.0
 #: Breathing masks narrow to so much of the face's own width.
 _MUZZLE_WIDTH = 0.6
 
+#: How much farther off a head's edge is than what is seen of it a pixel inside, metres.
+_EDGE_M = 0.03
+
 #: Two heads nearer to each other than this, metres, are one: only the surer claims a face.
 _APART_M = 0.12
+
+#: ... but neither is surer by less than this, as the ratio of their standard deviations.
+_ALIKE = 0.7
 
 
 @dataclass
@@ -160,13 +163,20 @@ def cover_heads(
 
 
 def _twice(posed: list[PosedHead]) -> set[int]:
-    """Heads where a surer one stands already: somebody who is tracked twice."""
+    """Heads where a surer one stands already: somebody who is tracked twice.
+
+    Of two that are about as sure it is always the elder (tracks are numbered in order), or the
+    face would change hands from image to image.
+    """
     places = np.array([p.head.tf_world_head[:3, 3] for p in posed]).reshape(-1, 3)
     apart = np.linalg.norm(places[:, None] - places, axis=2)
-    order = np.argsort([p.sigma_m for p in posed], kind="stable")
-    return {
-        int(b) for i, a in enumerate(order) for b in order[i + 1 :] if apart[a, b] < _APART_M
-    }
+    out = set()
+    for a, b in zip(*np.nonzero(np.triu(apart < _APART_M, 1)), strict=True):
+        sigma_a, sigma_b = posed[a].sigma_m, posed[b].sigma_m
+        elder = posed[a].head.track_id <= posed[b].head.track_id
+        alike = min(sigma_a, sigma_b) > _ALIKE * max(sigma_a, sigma_b)
+        out.add(int(b) if (elder if alike else sigma_a < sigma_b) else int(a))
+    return out
 
 
 def _cover(
@@ -246,13 +256,8 @@ def _claim(region, camera, one: PosedHead, template, crop, hits, face, visible, 
     """
     if not visible[crop.inner].any():
         return
-    corner = (crop.window.x, crop.window.y) + one.sighting.likely_px
     size = np.array([camera.width, camera.height], dtype=np.float64)
-    tf_world_head = np.asarray(one.head.tf_world_head, dtype=np.float64)
-    eye = (camera.center - tf_world_head[:3, 3]) @ tf_world_head[:3, :3]
-    named_m = np.where(under_cap(middles(template), eye), np.nan, relief(template))
-    relief_m = np.where(visible, crop.enlarge(named_m[hits.triangle]), np.nan)
-    box = named_box(relief_m, corner, one.forward_px, size)
+    box = named_box(*_named(camera, one, template, crop, hits, visible), size, crop.window.step)
     if box is not None:
         region.box = box
     pixels, _ = camera.project_camera(one.vertices[template.face][::4])
@@ -268,6 +273,32 @@ def _claim(region, camera, one: PosedHead, template, crop, hits, face, visible, 
             narrow_m=region.box[2:].min() / one.px_per_m,
         )
     )  # fmt: skip
+
+
+def _named(
+    camera, one: PosedHead, template, crop: Crop, hits, visible
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples (P, 2) and corners (C, 2) of a face for :func:`named_box`, where 2D has it."""
+    window, named = one.window, named_face(template)
+    middle = slice(window.step // 2, None, window.step)
+    visible = visible[middle, middle]
+    row, column = np.nonzero(visible)
+    weights = hits.weights[row, column][..., None]
+    places = (weights * named.triangles[hits.triangle[row, column]]).sum(axis=1)
+    eye = one.eye(camera)
+    inside = (places[:, 2] > CHIN_M) & (below_cap(places, eye) > 0)
+    seen = window.to_pixels(np.stack([column, row], axis=-1)[inside])
+    seen = seen + relief_m(places[inside, :1]) * one.forward_px
+    # A corner is visible when a sample beside it is that shows the head at its distance.
+    near_m = np.where(visible, hits.depth_m, np.float32(0))
+    near_m = cv2.dilate(near_m, np.ones((3, 3), np.uint8)) + _EDGE_M
+    corners, forward_m = named.corners(one.vertices, eye)
+    depth_m = corners[:, 2]
+    cells = window.cells_of(camera, corners[:, :2] / np.maximum(depth_m, 1e-3)[:, None])
+    column, row = np.clip(np.rint(cells), 0, np.subtract(visible.shape[::-1], 1)).astype(int).T
+    shown = depth_m < near_m[row, column]
+    corners = window.to_pixels(cells[shown]) + relief_m(forward_m[shown, None]) * one.forward_px
+    return seen + one.sighting.likely_px, corners + one.sighting.likely_px
 
 
 def _muzzle(camera, one: PosedHead, template, crop: Crop, shape) -> np.ndarray:

@@ -77,6 +77,11 @@ class PosedHead:
         """Pixels across the image for a metre out of the face, shape (2,)."""
         return self.forward[:2] * self.px_per_m
 
+    def eye(self, camera: Camera) -> np.ndarray:
+        """Place of the camera in the head frame, shape (3,), metres."""
+        tf_world_head = np.asarray(self.head.tf_world_head, dtype=np.float64)
+        return (camera.center - tf_world_head[:3, 3]) @ tf_world_head[:3, :3]
+
 
 def pose_head(
     camera: Camera, head: Head, sighting: Sighting, template: HeadTemplate

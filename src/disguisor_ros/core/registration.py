@@ -35,6 +35,9 @@ REGISTERED_NOISE = np.diag([0.004**2] * 3 + [np.deg2rad(2.5) ** 2] * 3)
 WELL_SEEN_M2 = 0.1
 MOST_NOISE = 5.0
 
+#: How many standard deviations of such measurements a calm head may be off before it follows.
+MOST_SLACK = 3.0
+
 #: Distance of the face from the middle of the head, metres.
 FACE_ARM_M = 0.08
 
@@ -219,20 +222,22 @@ class HeadRegistrar:
             rotation, translation, scale = found.rotation, found.translation, found.scale
             few = np.clip(WELL_SEEN_M2 / max(found.area_m2, 1e-6), 1.0, MOST_NOISE)
             covariance = found.covariance + few**2 * REGISTERED_NOISE
+            slack = min(few**2, MOST_SLACK)
             method, confidence = "registered", max(head.confidence, found.fitness)
         else:
             rotation, translation = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
             scale = head_scale(head, self.template)
-            covariance = prior_covariance(head.covariance)
+            covariance, slack = prior_covariance(head.covariance), 1.0
             method, confidence = head.method, head.confidence
         track = self._filters.get(head.track_id)
         if track is None:
             track = PoseFilter(rotation, translation, covariance, stamp_ns)
             self._filters[head.track_id] = track
         else:
-            track.update(rotation, translation, covariance, stamp_ns)
+            track.update(rotation, translation, covariance, stamp_ns, slack)
         tf_world_head = np.eye(4)
-        tf_world_head[:3, :3], tf_world_head[:3, 3] = track.rotation, track.translation
+        tf_world_head[:3, :3] = track.steady_rotation
+        tf_world_head[:3, 3] = track.steady_translation
         place, turn = track.covariance[:3, :3], track.covariance[3:, 3:]
         swung = FACE_ARM_M**2 * np.trace(turn) * 2 / 9
         return Head(

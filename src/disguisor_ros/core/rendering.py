@@ -54,6 +54,10 @@ class Window:
         """Grid coordinates (column, row) of pixels, shape (..., 2); cell centres are integers."""
         return (pixels - (self.x - 0.5, self.y - 0.5)) / self.step - 0.5
 
+    def to_pixels(self, cells: np.ndarray) -> np.ndarray:
+        """Pixels of grid coordinates (column, row), shape (..., 2)."""
+        return (cells + 0.5) * self.step + (self.x - 0.5, self.y - 0.5)
+
     def normalized(self, camera: Camera) -> np.ndarray:
         """Undistorted x/z and y/z of the samples, shape (rows, columns, 2), float32.
 

@@ -33,6 +33,10 @@ _SPREAD = 4.0
 #: Heads on a measured surface that are known better than this, metres, are believed the more.
 _SURE_M = 0.03
 
+#: How long shifts take to follow, and after which time without its head one is forgotten, seconds.
+_STEADY_S = 0.3
+_FORGET_S = 1.0
+
 _HEAD = list(HEAD_JOINTS)
 
 
@@ -63,6 +67,51 @@ class Sighting:
     face_score: float = 0.0
     shift_px: np.ndarray = field(default_factory=lambda: np.zeros(2))
     likely_px: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+
+class Steadier:
+    """Keeps the likely shifts of heads in one camera's images from trembling with keypoints.
+
+    What a calibration or a head in 3D has wrong stays wrong for a while, what a detector has
+    wrong changes from image to image: so shifts follow those of single images slowly. Only boxes
+    depend on them; what is covered follows at once (``shift_px``).
+    """
+
+    def __init__(self):
+        self._kept: dict[int, tuple[int, np.ndarray]] = {}
+
+    def reset(self) -> None:
+        """Forget earlier images."""
+        self._kept = {}
+
+    def __call__(
+        self, heads: list[Head], sightings: list[Sighting], template: HeadTemplate, stamp_ns: int
+    ) -> None:
+        """Steady ``likely_px`` of the sightings of an image, in place.
+
+        Parameters
+        ----------
+        heads : list of Head
+        sightings : list of Sighting
+            One for each head.
+        template : HeadTemplate
+        stamp_ns : int
+            Of the image. Heads that were not there for :data:`_FORGET_S` start anew.
+        """
+        kept = {}
+        for head, sighting in zip(heads, sightings, strict=True):
+            if sighting.radius_px <= 0:
+                continue
+            px_per_m = sighting.radius_px / template.radius
+            shift_m = sighting.likely_px / px_per_m
+            before_ns, before_m = self._kept.get(head.track_id, (stamp_ns, shift_m))
+            seconds = (stamp_ns - before_ns) * 1e-9
+            if 0 <= seconds < _FORGET_S:
+                shift_m = before_m + (1 - np.exp(-seconds / _STEADY_S)) * (shift_m - before_m)
+            kept[head.track_id] = stamp_ns, shift_m
+            sighting.likely_px = shift_m * px_per_m
+        lost = {i: (ns, m) for i, (ns, m) in self._kept.items() if ns <= stamp_ns}
+        self._kept = {i: k for i, k in lost.items() if stamp_ns - k[0] < _FORGET_S * 1e9} | kept
 
 
 def clean_keypoints(keypoints: np.ndarray) -> np.ndarray:

@@ -224,9 +224,8 @@ def pixels(message, topic: str) -> np.ndarray:
 
 
 def _to_region(region) -> Region:
-    box = region.box
     return Region(
-        box=np.array([box.x_offset, box.y_offset, box.width, box.height], dtype=np.float64),
+        box=np.asarray(region.box, dtype=np.float64),
         polygon=np.asarray(region.polygon, dtype=np.float64).reshape(-1, 2),
         track_id=region.track_id,
         method=region.method,

@@ -175,12 +175,13 @@ class CameraRecorder:
         pixels, depth = camera.project(crowd.vertices[start + person.face_vertices])
         if (depth < 0.1).any():
             return None
-        x0, y0 = np.floor(pixels.min(axis=0)).astype(int)
-        x1, y1 = np.ceil(pixels.max(axis=0)).astype(int) + 1
-        x0, y0 = max(x0, 0), max(y0, 0)
-        x1, y1 = min(x1, camera.width), min(y1, camera.height)
-        if x1 <= x0 or y1 <= y0:
+        # Edges of boxes lie half a pixel beyond the middles of the pixels that they take in.
+        size = np.array([camera.width, camera.height])
+        low = np.clip(pixels.min(axis=0) + 0.5, 0, size)
+        high = np.clip(pixels.max(axis=0) + 0.5, 0, size)
+        if (high <= low).any():
             return None
+        (x0, y0), (x1, y1) = np.floor(low).astype(int), np.ceil(high).astype(int)
         whole = np.zeros((y1 - y0, x1 - x0), dtype=np.uint8)
         for corners in (pixels - [x0, y0])[person.outline].round().astype(np.int32):
             cv2.fillConvexPoly(whole, corners, 1)
@@ -201,7 +202,7 @@ class CameraRecorder:
         return {
             "person": person.id,
             "box": box,
-            "box_full": [int(x0), int(y0), int(x1 - x0), int(y1 - y0)],
+            "box_full": np.concatenate([low, high - low]).round(3).tolist(),
             "visible_pixels": count,
             "visibility": round(min(count / max(int((whole | mine).sum()), 1), 1.0), 4),
             "yaw_deg": round(float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))), 1),
