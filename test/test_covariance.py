@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disguisor_ros.core.covariance import bounded, largest_sigma
+from disguisor_ros.core.covariance import bounded, grown, grown_along, largest_sigma
 
 
 def test_largest_sigma_is_that_of_the_worst_direction():
@@ -22,3 +22,12 @@ def test_bounds_hold_in_each_principal_direction():
 def test_what_is_within_the_bounds_is_not_changed(numbers):
     root = np.array(numbers).reshape(3, 3)
     np.testing.assert_allclose(bounded(root @ root.T), root @ root.T, atol=1e-9)
+
+
+def test_grown_standard_deviations():
+    """0.1, 0.2 and 0.3 m: all larger by 5 cm, or only the one along a way of 5 cm."""
+    covariance = np.diag([0.01, 0.04, 0.09])
+    np.testing.assert_allclose(grown(covariance, 0.05), np.diag([0.15, 0.25, 0.35]) ** 2)
+    out = grown_along(covariance, np.array([0, -0.05, 0]))
+    np.testing.assert_allclose(out, np.diag([0.1, 0.25, 0.3]) ** 2)
+    np.testing.assert_array_equal(grown_along(covariance, np.zeros(3)), covariance)

@@ -322,7 +322,6 @@ def test_steady_pose_calms_rest_and_is_never_far_from_the_filter():
         steady.append(track.steady_translation)
         off = track.steady_translation - track.translation
         assert off @ np.linalg.solve(covariance[:3, :3], off) < 0.4**2
-        assert (np.diag(track.covariance)[:3] >= off**2).all(), "the cover knows"
     tremble, plain = (np.std(np.diff(p[10:55], axis=0)) for p in (steady, filtered))
     assert tremble < 0.6 * plain
     assert steady[-1][0] == pytest.approx(1.83, abs=0.02)

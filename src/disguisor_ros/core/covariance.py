@@ -32,3 +32,18 @@ def bounded(covariance: np.ndarray, least: float = 0.0, most: float = np.inf) ->
 def place_confidence(variance: float) -> float:
     """Confidence, 0 to 1, in a head whose place has a variance, square metres: 0.78 at 6 cm."""
     return float(np.exp(-variance / 0.12**2))
+
+
+def grown(covariance: np.ndarray, metres: float) -> np.ndarray:
+    """Covariance (3, 3) whose standard deviations are all larger by so much, metres."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * (np.sqrt(np.maximum(values, 0.0)) + metres) ** 2) @ vectors.T
+
+
+def grown_along(covariance: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Covariance (3, 3) whose standard deviation along a way (3,), metres, is larger by that."""
+    length = np.linalg.norm(way)
+    if length == 0:
+        return covariance
+    sigma = np.sqrt(way @ covariance @ way) / length
+    return covariance + ((1 + sigma / length) ** 2 - (sigma / length) ** 2) * np.outer(way, way)

@@ -65,12 +65,14 @@ class PoseFilter:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Of the steady translation and rotation, shape (6, 6): no less than the filter's."""
-        off = self.translation - self.steady_translation
+        """Of translation and rotation, shape (6, 6)."""
+        return _block_diagonal(self._place[:3, :3], self._turn[:3, :3])
+
+    @property
+    def calmed(self) -> tuple[np.ndarray, np.ndarray]:
+        """From the steady pose to the filter's: way (3,), metres, and turn (3,), radians."""
         turn = log_so3(self.rotation @ self.steady_rotation.T)
-        return _block_diagonal(
-            self._place[:3, :3] + np.outer(off, off), self._turn[:3, :3] + np.outer(turn, turn)
-        )
+        return self.translation - self.steady_translation, turn
 
     def predicted(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
         """Rotation and translation expected at a stamp."""
@@ -113,10 +115,9 @@ class PoseFilter:
 
         It follows at once what is off by a standard deviation (``covariance``, (6, 6)).
         """
-        off = self.translation - self.steady_translation
+        off, turn = self.calmed
         agrees = still * max(1 - _sigmas(off, covariance[:3, :3]) ** 2, 0.0)
         self.steady_translation = self.translation - agrees * off
-        turn = log_so3(self.rotation @ self.steady_rotation.T)
         agrees = still * max(1 - _sigmas(turn, covariance[3:, 3:]) ** 2, 0.0)
         self.steady_rotation = exp_so3(-agrees * turn) @ self.rotation
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from disguisor_ros.core.alignment import Alignment, Registration, head_scale, prior_covariance
-from disguisor_ros.core.covariance import bounded
+from disguisor_ros.core.covariance import bounded, grown, grown_along
 from disguisor_ros.core.depth_evidence import Evidence, gather
 from disguisor_ros.core.distance_field import DistanceField
 from disguisor_ros.core.head_pose import WALK_DEG
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
+from disguisor_ros.core.posed_head import MARGIN_SIGMAS
 from disguisor_ros.core.rotations import angle_between
 from disguisor_ros.core.types import Body, DepthView, Head
 
@@ -240,9 +241,13 @@ class HeadRegistrar:
         tf_world_head[:3, 3] = track.steady_translation
         place, turn = track.covariance[:3, :3], track.covariance[3:, 3:]
         swung = FACE_ARM_M**2 * np.trace(turn) * 2 / 9
+        # All that the filter's own pose would have covered is covered from the calm one too.
+        off, turned = track.calmed
+        covariance = grown_along(place + swung * np.eye(3), off / MARGIN_SIGMAS)
+        covariance = grown(covariance, FACE_ARM_M * np.linalg.norm(turned) / MARGIN_SIGMAS)
         return Head(
             head.track_id, tf_world_head, self.template.place(tf_world_head, scale),
-            place + swung * np.eye(3), method, confidence,
+            covariance, method, confidence,
         )  # fmt: skip
 
 
