@@ -145,3 +145,15 @@ def test_two_mistaken_joints_do_not_tear_a_person_apart():
     keypoints[next(iter(rig))][0, [13, 16], :2] += [[260, -60], [-240, 150]]
     pairs = RayPairs(gather_detections(keypoints, rig), np.array([0]), np.array([1]))
     assert pair_affinity(pairs, 0.0)[0] > 0.3
+
+
+def test_the_legs_of_a_patient_do_not_lift_him():
+    """Found in a simulated room: of a patient whose head no view showed two people were made."""
+    body = person(0.0, 0.0)
+    lying = np.stack([0.9 - body[:, 2], body[:, 1], body[:, 0] + 0.95], axis=-1)
+    rig = {name: RIG[name] for name in list(RIG)[:2]}
+    keypoints = seen([lying], rig, score=0.5)
+    for found in keypoints.values():
+        found[:, :5, 2] = 0.0
+    pairs = RayPairs(gather_detections(keypoints, rig), np.array([0]), np.array([1]))
+    assert pair_affinity(pairs, 0.0)[0] > 0.8

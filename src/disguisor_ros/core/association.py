@@ -34,6 +34,8 @@ _MIRRORED = 0.2
 #: Price of a track's uncertainty, per factor e of its standard deviation.
 _VAGUE = 0.3
 
+#: Head, shoulders and hips.
+_TRUNK = np.isin(np.arange(17), [0, 1, 2, 3, 4, 5, 6, 11, 12])
 
 #: A track whose distance may be off by more, metres, was guessed, and its word counts for less:
 #: two views that agree with each other know better.
@@ -234,11 +236,17 @@ def _agreement2(residual2: np.ndarray) -> np.ndarray:
 
 def _off_the_floor(points: np.ndarray, weight: np.ndarray, floor_z_m: float) -> np.ndarray:
     """Penalty for bodies under the floor or higher than people stand, shape (K,)."""
-    total = np.maximum(weight.sum(axis=1), 1e-9)
     height = points[..., 2] - floor_z_m
     outside = np.clip(np.maximum(-0.25 - height, height - 2.2) / 0.2, 0.0, 3.0)
-    taller = ((height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M * weight).sum(axis=1) / total
-    return (outside * weight).sum(axis=1) / total + 0.3 * np.clip(taller - 1.7, 0.0, 5.0)
+    # Head and trunk: patients lie with their legs as high as they are.
+    trunk = weight * _TRUNK
+    taller = _mean((height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M, trunk)
+    return _mean(outside, weight) + 0.3 * np.clip(taller - 1.7, 0.0, 5.0)
+
+
+def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted means over the joints, shapes (K, 17) to (K,); 0 without weight."""
+    return (values * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
 
 
 def cluster(
