@@ -241,7 +241,7 @@ def _off_the_floor(points: np.ndarray, weight: np.ndarray, floor_z_m: float) -> 
     # Head and trunk: patients lie with their legs as high as they are.
     trunk = weight * _TRUNK
     taller = _mean((height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M, trunk)
-    return _mean(outside, weight) + 0.3 * np.clip(taller - 1.7, 0.0, 5.0)
+    return _mean(outside, weight) + 0.5 * np.clip(taller - 1.9, 0.0, 5.0)
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
