@@ -15,7 +15,7 @@ from disguisor_ros.core.face_claim import (
     confidence,
 )
 from disguisor_ros.core.head_template import HeadTemplate
-from disguisor_ros.core.named_face import CHIN_M, below_cap, named_box, named_face, relief_m
+from disguisor_ros.core.named_face import named_box, named_face, relief_m
 from disguisor_ros.core.occlusion import agreement, in_front, ruled_out
 from disguisor_ros.core.posed_head import MUZZLE_M, UNSURE_SIGMA_M, Crop, PosedHead, pose_head
 from disguisor_ros.core.rendering import Window, diffuse
@@ -280,24 +280,26 @@ def _named(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Samples (P, 2) and corners (C, 2) of a face for :func:`named_box`, where 2D has it."""
     window, named = one.window, named_face(template)
+    within = named.within(one.eye(camera))
     middle = slice(window.step // 2, None, window.step)
     visible = visible[middle, middle]
     row, column = np.nonzero(visible)
-    weights = hits.weights[row, column][..., None]
-    places = (weights * named.triangles[hits.triangle[row, column]]).sum(axis=1)
-    eye = one.eye(camera)
-    inside = (places[:, 2] > CHIN_M) & (below_cap(places, eye) > 0)
+    # Interpolated between the vertices: how far within the face, and how far forward in the head.
+    values = np.stack([within, named.places[:, 0]], axis=-1).astype(np.float32)
+    corner = values[template.faces[hits.triangle[row, column]]]
+    inside, forward_m = (hits.weights[row, column][..., None] * corner).sum(axis=1).T
+    inside = inside > 0
     seen = window.to_pixels(np.stack([column, row], axis=-1)[inside])
-    seen = seen + relief_m(places[inside, :1]) * one.forward_px
+    seen = seen + relief_m(forward_m[inside, None]) * one.forward_px
     # A corner is visible when a sample beside it is that shows the head at its distance.
     near_m = np.where(visible, hits.depth_m, np.float32(0))
     near_m = cv2.dilate(near_m, np.ones((3, 3), np.uint8)) + _EDGE_M
-    corners, forward_m = named.corners(one.vertices, eye)
-    depth_m = corners[:, 2]
+    corners = named.corners(np.column_stack([one.vertices, named.places[:, 0]]), within)
+    depth_m, forward_m = corners[:, 2], corners[:, 3:]
     cells = window.cells_of(camera, corners[:, :2] / np.maximum(depth_m, 1e-3)[:, None])
     column, row = np.clip(np.rint(cells), 0, np.subtract(visible.shape[::-1], 1)).astype(int).T
     shown = depth_m < near_m[row, column]
-    corners = window.to_pixels(cells[shown]) + relief_m(forward_m[shown, None]) * one.forward_px
+    corners = window.to_pixels(cells[shown]) + relief_m(forward_m[shown]) * one.forward_px
     return seen + one.sighting.likely_px, corners + one.sighting.likely_px
 
 

@@ -31,53 +31,51 @@ class NamedFace:
 
     Parameters
     ----------
-    triangles : ndarray, shape (F, 3, 3), float32, metres, head frame
-        Corners of all triangles of the template.
+    places : ndarray, shape (V, 3), metres, head frame
+        Vertices of the template.
     vertices : ndarray, shape (N,), int
         Those of the face region.
-    places : ndarray, shape (N, 3), metres, head frame
-        Where these are.
     edges : ndarray, shape (E, 2), int
-        Of the face's mesh, as rows of ``vertices``.
+        Pairs of vertices that an edge of the face's mesh connects.
     """
 
-    triangles: np.ndarray
-    vertices: np.ndarray
     places: np.ndarray
+    vertices: np.ndarray
     edges: np.ndarray
 
     @classmethod
     def of(cls, template: HeadTemplate) -> NamedFace:
         """Take the face region of a template."""
-        vertices, faces = np.unique(template.faces[template.on_face], return_inverse=True)
-        faces = faces.reshape(-1, 3)
+        faces = template.faces[template.on_face]
         edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)), axis=0)
-        places = template.vertices[vertices].astype(np.float64)
-        return cls(template.vertices[template.faces], vertices, places, edges)
+        return cls(template.vertices.astype(np.float64), np.unique(faces), edges)
 
-    def corners(self, vertices: np.ndarray, eye: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Corners of the face of a head, cut off at chin and cap.
+    def within(self, eye: np.ndarray) -> np.ndarray:
+        """How far within the named face the vertices lie, shape (V,), metres; negative outside.
 
         Parameters
         ----------
-        vertices : ndarray, shape (V, 3)
-            Of the head.
         eye : ndarray, shape (3,), metres, head frame
             Place of the camera.
-
-        Returns
-        -------
-        corners : ndarray, shape (C, 3)
-        forward_m : ndarray, shape (C,), metres
-            How far forward in the head they lie.
         """
-        value = np.minimum(self.places[:, 2] - CHIN_M, below_cap(self.places, eye))
-        a, b = self.edges[(value[self.edges] > 0).sum(axis=1) == 1].T
-        share = (value[a] / (value[a] - value[b]))[:, None]
-        points = np.concatenate([vertices[self.vertices], self.places[:, :1]], axis=1)
-        cut = points[a] + share * (points[b] - points[a])
-        points = np.concatenate([points[value > 0], cut])
-        return points[:, :3], points[:, 3]
+        within = np.full(len(self.places), -0.01)
+        face = self.places[self.vertices]
+        within[self.vertices] = np.minimum(face[:, 2] - CHIN_M, below_cap(face, eye))
+        return within
+
+    def corners(self, points: np.ndarray, within: np.ndarray) -> np.ndarray:
+        """Corners of the face, cut off where the mesh leaves it, shape (C, n).
+
+        Parameters
+        ----------
+        points : ndarray, shape (V, n)
+            Of the vertices.
+        within : ndarray, shape (V,)
+            See :meth:`within`.
+        """
+        a, b = self.edges[(within[self.edges] > 0).sum(axis=1) == 1].T
+        share = (within[a] / (within[a] - within[b]))[:, None]
+        return np.concatenate([points[within > 0], points[a] + share * (points[b] - points[a])])
 
 
 named_face = lru_cache(maxsize=4)(NamedFace.of)
