@@ -5,7 +5,7 @@ import numpy as np
 from disguisor_ros.core.skeleton import STANDING_M
 from disguisor_ros.eval.pose3d import ring_of_cameras as camera_ring
 
-__all__ = ["camera_ring", "person", "seen"]
+__all__ = ["camera_ring", "lying", "person", "seen"]
 
 
 def person(x, y, yaw=0.0, size=1.0):
@@ -13,6 +13,13 @@ def person(x, y, yaw=0.0, size=1.0):
     c, s = np.cos(yaw), np.sin(yaw)
     rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     return size * STANDING_M @ rotation.T + [x, y, 0]
+
+
+def lying(yaw):
+    """Joints of somebody on the back on a table, shape (17, 3), metres."""
+    x, y, z = person(0, 0).T
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.stack([0.9 - z, y, x + 0.95], axis=1) @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
 
 def seen(bodies, rig, noise_px=0.0, score=0.8, rng=None):

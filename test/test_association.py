@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from room import camera_ring, person, seen
+from room import camera_ring, lying, person, seen
 
 from disguisor_ros.core.association import (
     RayPairs,
@@ -149,10 +149,8 @@ def test_two_mistaken_joints_do_not_tear_a_person_apart():
 
 def test_the_legs_of_a_patient_do_not_lift_him():
     """Found in a simulated room: of a patient whose head no view showed two people were made."""
-    body = person(0.0, 0.0)
-    lying = np.stack([0.9 - body[:, 2], body[:, 1], body[:, 0] + 0.95], axis=-1)
     rig = {name: RIG[name] for name in list(RIG)[:2]}
-    keypoints = seen([lying], rig, score=0.5)
+    keypoints = seen([lying(0.0)], rig, score=0.5)
     for found in keypoints.values():
         found[:, :5, 2] = 0.0
     pairs = RayPairs(gather_detections(keypoints, rig), np.array([0]), np.array([1]))

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from room import camera_ring, person, seen
+from room import camera_ring, lying, person, seen
 from test_pose3d import flat_depth
 
 from disguisor_ros.core.placement import settle, to_depth
@@ -74,13 +74,6 @@ def test_seeing_the_same_body_again_and_again_makes_nobody_surer():
         one = settle(*view_of(BODY), 0.0, track.predict(track.stamp_ns + 33_000_000), None)
         track.joints, sigma_m = one.joints, one.sigma_m
     assert sigma_m > 0.9 * first.sigma_m
-
-
-def lying(yaw):
-    """Somebody on the back on a table."""
-    x, y, z = person(0, 0).T
-    c, s = np.cos(yaw), np.sin(yaw)
-    return np.stack([0.9 - z, y, x + 0.95], axis=1) @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
 
 @pytest.mark.parametrize("yaw", [0.0, 1.5, 3.0, 4.5])

@@ -55,8 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     for name, (module, summary) in BENCHMARKS.items():
         _add(benchmarks, name, module, summary, wanted=argv[:2] == ["benchmark", name])
     args = parser.parse_args(argv)
-    if source_tree() is not None:  # where tools/setup.sh made it
-        os.environ.setdefault("ANNY_CACHE_DIR", str(source_tree() / ".cache" / "anny"))
+    tree = source_tree()
+    if tree is not None:  # where tools/setup.sh made it
+        os.environ.setdefault("ANNY_CACHE_DIR", str(tree / ".cache" / "anny"))
     try:
         return importlib.import_module(args.module).main(args)
     except UserError as error:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_ROOT = Path(__file__).resolve().parents[2]
+
 
 def source_tree() -> Path | None:
     """The source tree that this package runs from, or None where it was installed."""
-    root = Path(__file__).resolve().parents[2]
-    return root if (root / "package.xml").exists() else None
+    return _ROOT if (_ROOT / "package.xml").exists() else None
 
 
 def share(relative: str) -> Path:
     """A file beside ``src/``, by its path there: of the source tree, else of the installation."""
-    path = Path(__file__).resolve().parents[2] / relative
+    path = _ROOT / relative
     if path.exists():
         return path
     from ament_index_python.packages import get_package_share_directory

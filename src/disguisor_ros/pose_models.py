@@ -59,8 +59,9 @@ def model_folder() -> Path:
     chosen = os.environ.get("DISGUISOR_MODELS")
     if chosen:
         return Path(chosen)
-    if source_tree() is not None:
-        return source_tree() / ".cache" / "models"
+    tree = source_tree()
+    if tree is not None:
+        return tree / ".cache" / "models"
     return Path.home() / ".cache" / "disguisor_ros" / "models"
 
 

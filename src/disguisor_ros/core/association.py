@@ -12,6 +12,7 @@ from disguisor_ros.core.skeleton import (
     BONE_B,
     BONE_LENGTH_M,
     BONE_SIGMA_M,
+    CORE,
     HEIGHT_SIGMA_M,
     MATCH_SIGMA_M,
     MIRROR,
@@ -33,9 +34,6 @@ _MIRRORED = 0.2
 
 #: Price of a track's uncertainty, per factor e of its standard deviation.
 _VAGUE = 0.3
-
-#: Head, shoulders and hips.
-_TRUNK = np.isin(np.arange(17), [0, 1, 2, 3, 4, 5, 6, 11, 12])
 
 #: A track whose distance may be off by more, metres, was guessed, and its word counts for less:
 #: two views that agree with each other know better.
@@ -154,9 +152,7 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     Agreement of rays alone is blind along epipolar lines; the size of the body that a pair
     makes, and its height over the floor, tell most of the rest.
     """
-    total = pairs.weight.sum(axis=1)
-    evidence = _agreement2(pairs.residual**2) * pairs.weight
-    affinity = evidence.sum(axis=1) / np.maximum(total, 1e-9)
+    affinity = _mean(_agreement2(pairs.residual**2), pairs.weight)
     near = np.nonzero(affinity > -0.3)[0]
     # Where the rays of a joint pass each other is no place to measure bones from.
     points = pairs.points(near)
@@ -166,11 +162,10 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     variance = (1.5 * BONE_SIGMA_M) ** 2 + 0.5 * (spread2[:, BONE_A] + spread2[:, BONE_B])
     bone_weight = np.minimum(weight[:, BONE_A], weight[:, BONE_B])
     strange = np.clip(np.abs(bones - BONE_LENGTH_M) / np.sqrt(variance) - 1.0, 0.0, 4.0)
-    size = (strange * bone_weight).sum(axis=1) / np.maximum(bone_weight.sum(axis=1), 1e-9)
-    affinity[near] -= 0.5 * size
+    affinity[near] -= 0.5 * _mean(strange, bone_weight)
     if floor_z_m is not None:
         affinity[near] -= _off_the_floor(points, weight, floor_z_m)
-    return affinity * np.minimum(1.0, total / 2.0)
+    return affinity * np.minimum(1.0, pairs.weight.sum(axis=1) / 2.0)
 
 
 def track_affinity(
@@ -239,13 +234,13 @@ def _off_the_floor(points: np.ndarray, weight: np.ndarray, floor_z_m: float) -> 
     height = points[..., 2] - floor_z_m
     outside = np.clip(np.maximum(-0.25 - height, height - 2.2) / 0.2, 0.0, 3.0)
     # Head and trunk: patients lie with their legs as high as they are.
-    trunk = weight * _TRUNK
-    taller = _mean((height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M, trunk)
+    taller = (height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M
+    taller = _mean(taller[:, CORE], weight[:, CORE])
     return _mean(outside, weight) + 0.5 * np.clip(taller - 1.9, 0.0, 5.0)
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted means over the joints, shapes (K, 17) to (K,); 0 without weight."""
+    """Weighted means over joints or bones, shapes (K, J) to (K,); 0 without weight."""
     return (values * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
 
 

@@ -173,9 +173,11 @@ def _twice(posed: list[PosedHead]) -> set[int]:
     out = set()
     for a, b in zip(*np.nonzero(np.triu(apart < _APART_M, 1)), strict=True):
         sigma_a, sigma_b = posed[a].sigma_m, posed[b].sigma_m
-        elder = posed[a].head.track_id <= posed[b].head.track_id
-        alike = min(sigma_a, sigma_b) > _ALIKE * max(sigma_a, sigma_b)
-        out.add(int(b) if (elder if alike else sigma_a < sigma_b) else int(a))
+        if min(sigma_a, sigma_b) > _ALIKE * max(sigma_a, sigma_b):
+            a_stays = posed[a].head.track_id <= posed[b].head.track_id
+        else:
+            a_stays = sigma_a < sigma_b
+        out.add(int(b if a_stays else a))
     return out
 
 

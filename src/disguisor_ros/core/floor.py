@@ -6,7 +6,7 @@ from collections import deque
 
 import numpy as np
 
-from disguisor_ros.core.skeleton import STANDING_M
+from disguisor_ros.core.skeleton import SIZE_SIGMA, STANDING_M
 
 #: Joints whose height over the floor varies least between people who stand.
 _USED = np.array([5, 6, 11, 12, 15, 16])
@@ -14,16 +14,8 @@ _USED = np.array([5, 6, 11, 12, 15, 16])
 #: So many bodies are needed before the floor is known.
 _ENOUGH = 3
 
-
-#: How people differ in size, and heights of joints of one size, metres.
-_SIZE_SIGMA = 0.07
+#: Standard deviation of the heights of joints of people of one size, metres.
 _HEIGHT_SIGMA_M = 0.03
-
-
-def _gain(height: np.ndarray) -> np.ndarray:
-    """How size follows from heights (J,) over the standing body's, whatever the floor."""
-    off = height - height.mean()
-    return off / (off @ off + (_HEIGHT_SIGMA_M / _SIZE_SIGMA) ** 2)
 
 
 class FloorEstimator:
@@ -63,7 +55,9 @@ class FloorEstimator:
             return
         # Tall people must not lift the floor: size and floor are found together.
         height = STANDING_M[used, 2]
-        size = 1.0 + _gain(height) @ (joints[used, 2] - height)
+        off = height - height.mean()
+        taller = off @ (joints[used, 2] - height)
+        size = 1.0 + taller / (off @ off + (_HEIGHT_SIGMA_M / SIZE_SIGMA) ** 2)
         self._samples.append(float(np.median(joints[used, 2] - size * height)))
         if len(self._samples) >= _ENOUGH:
             self.z_m = float(np.median(self._samples))

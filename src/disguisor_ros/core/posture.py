@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disguisor_ros.core.skeleton import ARM_MEAN_M, POSE_SIGMA_M, STANDING_M
+from disguisor_ros.core.rotations import yaw_matrix
+from disguisor_ros.core.skeleton import ARM_MEAN_M, POSE_SIGMA_M, SIZE_SIGMA, STANDING_M
 
 #: Turns about the vertical and leans forward that are tried, radians.
 _YAWS = np.arange(24) * np.pi / 12
@@ -16,9 +17,8 @@ _LEANS = np.array([-0.2, 0.0, 0.25, 0.5, 0.8])
 _TURNS = np.deg2rad([0.0, -20.0, 20.0, -45.0, 45.0, -80.0, 80.0])
 _TURN_SIGMA = np.deg2rad(40.0)
 
-#: How rarely people lean, radians; how they differ in size; how high they stand, metres.
+#: How rarely people lean, radians; how high they stand, metres.
 _LEAN_SIGMA = 0.35
-_SIZE_SIGMA = 0.07
 _HEIGHT_SIGMA_M = 0.06
 
 #: Patients lie on the back: height of their shoulders, and of what is the middle of who stands,
@@ -65,20 +65,12 @@ def _bodies() -> tuple[np.ndarray, np.ndarray]:
         cost.append((lean / _LEAN_SIGMA) ** 2)
     shapes.append(np.stack([_MIDDLE_M - body[:, 2], body[:, 1], body[:, 0] + _LYING_M], axis=-1))
     cost.append(_LYING_COST)
-    bodies = np.array(shapes)[:, None] @ _about_the_vertical(_YAWS)
+    bodies = np.array(shapes)[:, None] @ yaw_matrix(_YAWS).swapaxes(1, 2)
     return bodies.reshape(-1, 17, 3), np.repeat(cost, len(_YAWS))
 
 
-def _about_the_vertical(angles: np.ndarray) -> np.ndarray:
-    """Rotations (K, 3, 3) that turn rows of points, multiplied from the right."""
-    rotation = np.zeros((len(angles), 3, 3))
-    rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(angles)
-    rotation[:, 0, 1], rotation[:, 1, 0] = np.sin(angles), -np.sin(angles)
-    rotation[:, 2, 2] = 1.0
-    return rotation
-
-
 _STANDING = _bodies()
+_TURNED = yaw_matrix(_TURNS).swapaxes(1, 2)
 
 
 def turned(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,8 +78,7 @@ def turned(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     As :func:`place` takes them; the "floor" is where the middle was.
     """
-    bodies = (joints - joints.mean(axis=0)) @ _about_the_vertical(_TURNS)
-    return bodies, (_TURNS / _TURN_SIGMA) ** 2
+    return (joints - joints.mean(axis=0)) @ _TURNED, (_TURNS / _TURN_SIGMA) ** 2
 
 
 @dataclass
@@ -194,12 +185,12 @@ class _Fit:
         normal, vector = np.empty((len(weight), 4, 4)), np.empty((len(weight), 4))
         normal[:, :3, :3] = (weight @ self.across.reshape(-1, 9)).reshape(-1, 3, 3)
         normal[:, :3, 3] = normal[:, 3, :3] = pull
-        normal[:, 3, 3] = (weight * self.size_own).sum(1) + _SIZE_SIGMA**-2
+        normal[:, 3, 3] = (weight * self.size_own).sum(1) + SIZE_SIGMA**-2
         normal[:, 2, 2] += self.upright / _HEIGHT_SIGMA_M**2
         normal += 1e-6 * np.eye(4)
         vector[:, :3] = weight @ (self.across @ self.center)
         vector[:, 2] += self.upright * self.floor / _HEIGHT_SIGMA_M**2
-        vector[:, 3] = (weight * self.size_pull).sum(1) + _SIZE_SIGMA**-2
+        vector[:, 3] = (weight * self.size_pull).sum(1) + SIZE_SIGMA**-2
         self.solution = np.linalg.solve(normal, vector[..., None])[..., 0]
         self._weigh()
 
@@ -214,7 +205,7 @@ class _Fit:
         self.misfit = _ROBUST**2 * np.log1p(error2 / _ROBUST**2) @ self.weight / total
         self.distance = np.maximum(self.depth @ self.weight / total, 0.05)
         self.cost = total * (self.misfit - 4.0 * _OWN * np.log(self.distance))
-        self.cost += self.price + ((size - 1.0) / _SIZE_SIGMA) ** 2
+        self.cost += self.price + ((size - 1.0) / SIZE_SIGMA) ** 2
         if self.has_floor:
             height2 = ((self.solution[:, 2] - self.floor) / _HEIGHT_SIGMA_M) ** 2
             self.upright = 1.0 / (1.0 + height2 / _ROBUST**2)

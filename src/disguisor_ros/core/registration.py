@@ -243,11 +243,11 @@ class HeadRegistrar:
         swung = FACE_ARM_M**2 * np.trace(turn) * 2 / 9
         # All that the filter's own pose would have covered is covered from the calm one too.
         off, turned = track.calmed
-        covariance = grown_along(place + swung * np.eye(3), off / MARGIN_SIGMAS)
-        covariance = grown(covariance, FACE_ARM_M * np.linalg.norm(turned) / MARGIN_SIGMAS)
+        place = grown_along(place + swung * np.eye(3), off / MARGIN_SIGMAS)
+        place = grown(place, FACE_ARM_M * np.linalg.norm(turned) / MARGIN_SIGMAS)
         return Head(
             head.track_id, tf_world_head, self.template.place(tf_world_head, scale),
-            covariance, method, confidence,
+            place, method, confidence,
         )  # fmt: skip
 
 

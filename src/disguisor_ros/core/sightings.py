@@ -110,8 +110,8 @@ class Steadier:
                 shift_m = before_m + (1 - np.exp(-seconds / _STEADY_S)) * (shift_m - before_m)
             kept[head.track_id] = stamp_ns, shift_m
             sighting.likely_px = shift_m * px_per_m
-        lost = {i: (ns, m) for i, (ns, m) in self._kept.items() if ns <= stamp_ns}
-        self._kept = {i: k for i, k in lost.items() if stamp_ns - k[0] < _FORGET_S * 1e9} | kept
+        lost = {i: k for i, k in self._kept.items() if 0 <= stamp_ns - k[0] < _FORGET_S * 1e9}
+        self._kept = lost | kept
 
 
 def clean_keypoints(keypoints: np.ndarray) -> np.ndarray:

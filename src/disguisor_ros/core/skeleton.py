@@ -35,6 +35,9 @@ STANDING_M = np.array([
     [0.02, -0.12, 0.07],
 ])  # fmt: skip
 
+#: Standard deviation of people's size, as a share of the standing body's.
+SIZE_SIGMA = 0.07
+
 #: How far joints stray from their place in the frame of the trunk, metres.
 POSE_SIGMA_M = np.array(
     [0.06] * 5 + [0.03] * 2 + [0.09] * 2 + [0.13] * 2 + [0.04] * 2 + [0.13] * 2 + [0.18] * 2

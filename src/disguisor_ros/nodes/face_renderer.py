@@ -7,7 +7,6 @@ withheld, or replaced by a blank one (``on_failure``). Each frame that comes in 
 
 from __future__ import annotations
 
-import array
 import time
 from collections import Counter, OrderedDict
 
@@ -24,6 +23,7 @@ from disguisor_ros.bridge.images import (
     to_rgb,
 )
 from disguisor_ros.bridge.messages import (
+    flat,
     read_frame_set,
     read_heads,
     read_keypoints,
@@ -63,7 +63,7 @@ class ImageOutlet:
         return CompressedImage(
             header=header,
             format=f"{encoding}; {self._format} compressed bgr8",
-            data=array.array("B", data.tobytes()),
+            data=flat(data, "B"),
         )
 
 
