@@ -140,17 +140,19 @@ def observe(
 ) -> Observations:
     """Gather the persons' joints and their detections in all cameras that saw one.
 
+    Of a camera whose keypoints or calibration were lost on the way the tracker's joints still
+    tell: its detections are passed over.
+
     Raises
     ------
     ValueError
-        If a detection names a camera or an index that is not there.
+        If a detection names an index that its camera's keypoints do not have.
     """
-    names = sorted({name for person in persons for name in person.detections})
+    names = {name for person in persons for name in person.detections}
+    names = sorted(names & cameras.keys() & keypoints_by_camera.keys())
     rays = np.zeros((len(persons), len(names), 17, 2))
     weight = np.zeros((len(persons), len(names), 17))
     for column, name in enumerate(names):
-        if name not in cameras or name not in keypoints_by_camera:
-            raise ValueError(f"detections: camera {name!r} has no calibration or no keypoints")
         rows = [i for i, person in enumerate(persons) if name in person.detections]
         picked = [persons[i].detections[name] for i in rows]
         available = np.asarray(keypoints_by_camera[name], dtype=np.float64)

@@ -79,11 +79,8 @@ class SmplFitterNode(StageNode):
         started = time.monotonic_ns()
         cameras = self.known_cameras(frame_set.color_ns)
         keypoints = {c: self.stored((c, "keypoints"), frame_set.color_ns[c]) for c in cameras}
-        keypoints = {c: k for c, k in keypoints.items() if k is not None}
-        for person in persons:
-            person.detections = {
-                c: i for c, i in person.detections.items() if i < len(keypoints.get(c, ()))
-            }
+        named = {c: max((p.detections.get(c, -1) for p in persons), default=-1) for c in cameras}
+        keypoints = {c: k for c, k in keypoints.items() if k is not None and named[c] < len(k)}
         bodies = self.fitter(persons, keypoints, cameras, frame_set.stamp_ns)
         message = write_bodies(bodies, frame_set_message)
         self.publisher.publish(message)

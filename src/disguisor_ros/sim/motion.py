@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
-from disguisor_ros.sim.skeleton import Pose, rotation_z
+from disguisor_ros.core.rotations import yaw_matrix
+from disguisor_ros.sim.skeleton import Pose
 
 RATE_HZ = 25.0
 _LEAD_S = 2.0
@@ -157,7 +158,7 @@ class Choreography:
             key: (1 - f) * value[i] + f * value[i + 1]
             for key, value in self.tracks[person].items()
         }
-        turn = rotation_z(track["heading"])
+        turn = yaw_matrix(track["heading"])
         ahead = np.array([*track["velocity"], 0.0])
         speed = np.linalg.norm(ahead)
         ahead = ahead / speed if speed > 1e-6 else turn[:, 0]

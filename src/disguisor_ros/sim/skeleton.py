@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from disguisor_ros.core.rotations import rotation_between
+from disguisor_ros.core.rotations import rotation_between, yaw_matrix
 
 SIDES = ("L", "R")
 
@@ -75,12 +75,6 @@ def rotation_y(angle: float) -> np.ndarray:
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
-def rotation_z(angle: float) -> np.ndarray:
-    """Rotation about z, shape (3, 3): positive turns to the left."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-
-
 def bone_transforms(heads: dict[str, np.ndarray], pose: Pose) -> np.ndarray:
     """Skinning transforms world <- rest of all bones, shape (len(BONES), 4, 4).
 
@@ -117,14 +111,14 @@ def bone_transforms(heads: dict[str, np.ndarray], pose: Pose) -> np.ndarray:
 
 
 def _local_rotations(pose: Pose) -> dict[str, np.ndarray]:
-    spine = rotation_z(pose.twist / len(_SPINE)) @ rotation_y(pose.lean / len(_SPINE))
+    spine = yaw_matrix(pose.twist / len(_SPINE)) @ rotation_y(pose.lean / len(_SPINE))
     n = len(_NECK)
     neck = (
-        rotation_z(pose.head_yaw / n)
+        yaw_matrix(pose.head_yaw / n)
         @ rotation_y(pose.head_pitch / n)
         @ rotation_x(pose.head_roll / n)
     )
-    eye = rotation_z(pose.gaze_yaw) @ rotation_y(pose.gaze_pitch)
+    eye = yaw_matrix(pose.gaze_yaw) @ rotation_y(pose.gaze_pitch)
     local = dict.fromkeys(_SPINE, spine) | dict.fromkeys(_NECK, neck)
     return local | {"eye.L": eye, "eye.R": eye}
 
