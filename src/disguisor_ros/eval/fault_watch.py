@@ -96,8 +96,9 @@ class Watch:
 
     def _forget(self) -> None:
         self.frames_in = self.frames_out = self.blank = self.unknown = 0
-        self.face_views = self.below = self.ledger_errors = 0
+        self.face_views = self.ledger_errors = 0
         self.leaks: list[dict] = []
+        self.thin: list[dict] = []
         self.recovered: list[tuple[str, str, float]] = []
 
     # Into the graph.
@@ -186,7 +187,7 @@ class Watch:
             control = {
                 "face_views": self.face_views,
                 "leaked_face_views": len(self.leaks),
-                "face_views_below_95": self.below,
+                "face_views_below_95": len(self.leaks) + len(self.thin),
                 "frames_in": self.frames_in,
                 "frames_out": self.frames_out,
             }
@@ -224,24 +225,24 @@ class Watch:
                 continue
             coverage = float(replaced[mine].mean())
             self.face_views += 1
-            self.below += coverage < COVERED
-            if coverage < LEAKED:
-                self.leaks.append(
-                    {
-                        "camera": camera,
-                        "stamp_ns": stamp,
-                        "index": self.tape.index(self.tape.instant_of(stamp)),
-                        "person": face["person"],
-                        "pixels": int(np.count_nonzero(mine)),
-                        "yaw_deg": face["yaw_deg"],
-                        "coverage": round(coverage, 3),
-                        "faults": [
-                            f"{fault} {now - at:.1f} s ago"
-                            for at, fault in self._notes
-                            if now - at < MEMORY_S
-                        ],
-                    }
-                )
+            if coverage >= COVERED:
+                continue
+            (self.leaks if coverage < LEAKED else self.thin).append(
+                {
+                    "camera": camera,
+                    "stamp_ns": stamp,
+                    "index": self.tape.index(self.tape.instant_of(stamp)),
+                    "person": face["person"],
+                    "pixels": int(np.count_nonzero(mine)),
+                    "yaw_deg": face["yaw_deg"],
+                    "coverage": round(coverage, 3),
+                    "faults": [
+                        f"{fault} {now - at:.1f} s ago"
+                        for at, fault in self._notes
+                        if now - at < MEMORY_S
+                    ],
+                }
+            )
 
     def _recovered(self, camera: str, sent: float, now: float) -> None:
         for one in list(self._recoveries):
@@ -297,8 +298,9 @@ class Watch:
             return {
                 "leaked_face_views": len(self.leaks),
                 "leaks": self.leaks[:100],
+                "thinly_covered": self.thin[:100],
                 "face_views": self.face_views,
-                "face_views_below_95": self.below,
+                "face_views_below_95": len(self.leaks) + len(self.thin),
                 "recover_s_median": _median([s for *_, s in self.recovered]),
                 "recover_s_median_by_fault": {f: _median(s) for f, s in sorted(by_fault.items())},
                 "recover_s_median_by_stage": {n: _median(s) for n, s in sorted(by_stage.items())},
