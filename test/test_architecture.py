@@ -1,6 +1,8 @@
 """Arrows point one way: cli -> nodes, sim, eval -> core; nodes never import nodes."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,33 @@ def test_every_field_of_every_message_is_described():
                 described = True
             else:
                 assert described, f"{path.name}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "without"),
+    [("synchronizer", "scipy"), ("smpl_fitter", "scipy"), ("head_registrar", "scipy"),
+     ("pose3d", "open3d"), ("face_renderer", "dash")],
+)  # fmt: skip
+def test_stages_start_without_what_they_do_not_need(stage, without):
+    """A stage that died is away for as long as it takes to start: scipy and dash took half."""
+    code = (
+        f"import sys, disguisor_ros.nodes.{stage}\n"
+        "if 'renderer' in sys.argv[1]:\n"
+        "    from disguisor_ros.core.rendering import make_backend\n"
+        "    make_backend('open3d')\n"
+        "    assert 'open3d' in sys.modules\n"
+        "sys.exit(sys.argv[2] in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, stage, without], check=False)
+    assert done.returncode == 0
+
+
+def test_open3d_leaves_the_real_notebook_libraries_to_those_who_want_them():
+    code = (
+        "from disguisor_ros.core.open3d_loader import load_open3d\n"
+        "load_open3d()\n"
+        "import sys\n"
+        "assert not {'dash', 'plotly'} & sys.modules.keys()\n"
+        "from plotly.graph_objects import Mesh3d\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

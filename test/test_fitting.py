@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.spatial.transform import Rotation
 
 from disguisor_ros.core import observations
 from disguisor_ros.core.body_models import SEGMENTS, load_anny
@@ -15,9 +16,11 @@ from disguisor_ros.core.observations import observe
 from disguisor_ros.core.rotations import (
     angle_between,
     exp_so3,
+    from_quaternion,
     left_jacobian_inverse,
     log_so3,
     rotation_between,
+    to_quaternion,
     yaw_matrix,
 )
 from disguisor_ros.core.types import Person3D
@@ -319,6 +322,15 @@ def test_log_near_half_a_turn():
             turn = log_so3(exp_so3(axis * angle))
             assert np.linalg.norm(turn) == pytest.approx(angle, abs=1e-5)
             assert abs(turn @ axis) == pytest.approx(angle, abs=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float64, (4,), elements=st.floats(-1, 1)).filter(lambda q: q @ q > 1e-3))
+def test_quaternions_are_those_of_scipy(quaternion):
+    rotation = Rotation.from_quat(quaternion)
+    np.testing.assert_allclose(from_quaternion(quaternion), rotation.as_matrix(), atol=1e-12)
+    there, expected = to_quaternion(rotation.as_matrix()), rotation.as_quat()
+    np.testing.assert_allclose(there * np.sign(there @ expected), expected, atol=1e-7)
 
 
 @settings(max_examples=30, deadline=None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from disguisor_ros.core.cameras import Camera, invert_rigid
+from disguisor_ros.core.rotations import from_quaternion
 
 #: Cameras that hang on a wall do not change: a calibration that does is not believed before it has
 #: stayed the same for this long, seconds, or is again what it was.
@@ -183,6 +183,6 @@ def _matrix(transform) -> np.ndarray:
     if abs(np.linalg.norm(numbers[3:]) - 1) > 0.01:
         raise ValueError(f"the quaternion's norm is {np.linalg.norm(numbers[3:]):.3f}, not 1")
     out = np.eye(4)
-    out[:3, :3] = Rotation.from_quat(numbers[3:]).as_matrix()
+    out[:3, :3] = from_quaternion(numbers[3:])
     out[:3, 3] = numbers[:3]
     return out

@@ -7,9 +7,10 @@ import colorsys
 import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
-from scipy.spatial import cKDTree
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
+
+from disguisor_ros.core.open3d_loader import load_open3d
 
 #: RViz drops a marker that was not renewed for this long, seconds.
 LIFETIME_S = 1
@@ -21,8 +22,9 @@ def coarse_triangles(vertices: np.ndarray, triangles: np.ndarray, count: int) ->
     A marker is built point by point in Python: 1000 triangles take milliseconds, a whole body a
     fifth of a second.
     """
-    import open3d as o3d  # heavy, and needed only where markers are made
+    from scipy.spatial import cKDTree  # heavy as Open3D: needed only where markers are made
 
+    o3d = load_open3d()
     mesh = o3d.geometry.TriangleMesh(
         o3d.utility.Vector3dVector(vertices), o3d.utility.Vector3iVector(triangles)
     )

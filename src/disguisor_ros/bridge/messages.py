@@ -11,9 +11,9 @@ import array
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose
-from scipy.spatial.transform import Rotation
 
 from disguisor_msgs import msg
+from disguisor_ros.core.rotations import from_quaternion, to_quaternion
 from disguisor_ros.core.synchronization import FrameSet
 from disguisor_ros.core.types import Body, Head, Person3D, Region
 
@@ -179,7 +179,7 @@ def read_head(message: msg.Head) -> Head:
     if skew > tiny or np.linalg.eigvalsh(covariance)[0] < -tiny:
         raise ValueError(f"head {message.track_id}: covariance is not symmetric and positive")
     tf_world_head = np.eye(4)
-    tf_world_head[:3, :3] = Rotation.from_quat(numbers[3:]).as_matrix()
+    tf_world_head[:3, :3] = from_quaternion(numbers[3:])
     tf_world_head[:3, 3] = numbers[:3]
     return Head(
         track_id=message.track_id,
@@ -196,7 +196,7 @@ def write_head(head: Head) -> msg.Head:
     pose = Pose()
     position, quaternion = (
         head.tf_world_head[:3, 3],
-        Rotation.from_matrix(head.tf_world_head[:3, :3]).as_quat(),
+        to_quaternion(head.tf_world_head[:3, :3]),
     )
     pose.position.x, pose.position.y, pose.position.z = map(float, position)
     pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = map(

@@ -13,10 +13,10 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from scipy.spatial.transform import Rotation
 
 from disguisor_ros.bridge.bags import BagWriter, typestore
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.rotations import to_quaternion
 
 _FOREVER = QosTime(2147483647, 4294967295)
 LATCHED = Qos(
@@ -178,7 +178,7 @@ class RoomBag:
 
     def _transform(self, camera: Camera, frame: str, stamp_ns: int, world_frame: str):
         types = self._types
-        x, y, z, w = map(float, Rotation.from_matrix(camera.tf_world_camera[:3, :3]).as_quat())
+        x, y, z, w = map(float, to_quaternion(camera.tf_world_camera[:3, :3]))
         position = types["geometry_msgs/msg/Vector3"](*map(float, camera.center))
         return types["geometry_msgs/msg/TransformStamped"](
             header=types["std_msgs/msg/Header"](stamp=self._time(stamp_ns), frame_id=world_frame),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+#: A face is covered this many standard deviations of its place around.
+MARGIN_SIGMAS = 1.7
+
 
 def largest_sigma(covariance: np.ndarray) -> float:
     """Standard deviation in the direction in which it is largest; NaN when it is not finite.

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 
 from disguisor_ros.core.head_template import HeadTemplate, cached_arrays
+from disguisor_ros.core.open3d_loader import load_open3d
 
 #: Part of the file name of the cached table; raised when the table changes.
 VERSION = 1
@@ -106,8 +107,7 @@ class DistanceField:
 
 def _tabulate(template: HeadTemplate) -> dict[str, np.ndarray]:
     """The grid's low corner and shape, its table (N, 7) and the coarse one (X, Y, Z)."""
-    import open3d as o3d  # heavy, and needed only the first time
-
+    o3d = load_open3d()  # heavy, and needed only the first time
     vertices = template.vertices
     low = np.minimum(vertices.min(axis=0), 0) - REACH_M
     shape = np.ceil((vertices.max(axis=0) + REACH_M - low) / STEP_M).astype(int)
@@ -155,8 +155,7 @@ def _flat(index: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def _inside(scene, grid: np.ndarray) -> np.ndarray:
     """Inside by majority over rays up and sideways: the neck is open below."""
-    import open3d as o3d
-
+    o3d = load_open3d()
     votes = np.zeros(grid.shape[:-1], dtype=int)
     directions = ((0.0, 0.0, 1.0), (0.8, 0.6, 0.1), (-0.6, 0.8, 0.15), (0.05, -1.0, 0.1),
                   (-1.0, -0.1, 0.3))  # fmt: skip

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.covariance import bounded
+from disguisor_ros.core.covariance import MARGIN_SIGMAS, bounded
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.rendering import Window
 from disguisor_ros.core.sightings import Sighting
@@ -20,9 +20,7 @@ MARGIN_M = 0.005
 #: ... but no less than this, pixels: small faces in small images.
 MIN_MARGIN_PX = 2.0
 
-#: ... and this many standard deviations of the head's position across the view, up to a limit,
-#: metres.
-MARGIN_SIGMAS = 1.7
+#: ... and :data:`MARGIN_SIGMAS` of the head's position across the view, up to a limit, metres.
 MAX_MARGIN_M = 0.60
 
 #: Of a face that is turned away an edge is seen, which a small error of the turn moves far over

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from disguisor_ros.core.alignment import Alignment, Registration, head_scale, prior_covariance
-from disguisor_ros.core.covariance import bounded, grown, grown_along
+from disguisor_ros.core.covariance import MARGIN_SIGMAS, bounded, grown, grown_along
 from disguisor_ros.core.depth_evidence import Evidence, gather
 from disguisor_ros.core.distance_field import DistanceField
 from disguisor_ros.core.head_pose import WALK_DEG
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
-from disguisor_ros.core.posed_head import MARGIN_SIGMAS
 from disguisor_ros.core.rotations import angle_between
 from disguisor_ros.core.types import Body, DepthView, Head
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.open3d_loader import load_open3d
 
 #: Pixels between the points at which the lens is undistorted; linear in between.
 _LATTICE_PX = 16
@@ -143,9 +144,7 @@ class EmbreeBackend:
     name = "open3d"
 
     def __init__(self):
-        import open3d as o3d
-
-        self._o3d = o3d
+        self._o3d = load_open3d()
         self._scenes: list[tuple] = []
 
     def __call__(
