@@ -47,8 +47,11 @@ def keypoints(rig: dict[str, Camera], index: int) -> dict[str, np.ndarray]:
     return seen(bodies, rig, noise_px=0.3, rng=np.random.default_rng(index))
 
 
-def write(path: Path, frames=6, depth=True, spoil=None, **options) -> Path:
-    """Write the recording; ``spoil(bag, camera, index)`` true leaves that image to the caller."""
+def write(path: Path, frames=6, depth=True, spoil=None, unseen=(), **options) -> Path:
+    """Write the recording; ``spoil(bag, camera, index)`` true leaves that image to the caller.
+
+    At the instants ``unseen`` no camera's detector finds the first person.
+    """
     rig = options.get("rig") or cameras()
     with RoomBag(path, rig, start_ns=START_NS) as bag:
         for index in range(frames):
@@ -60,5 +63,5 @@ def write(path: Path, frames=6, depth=True, spoil=None, **options) -> Path:
                 if depth:
                     far = np.full((240, 320), 6000, dtype=np.uint16)
                     bag.raw_depth(name, stamp(index), far)
-                bag.keypoints(name, stamp(index), found[name])
+                bag.keypoints(name, stamp(index), found[name][1 if index in unseen else 0 :])
     return path

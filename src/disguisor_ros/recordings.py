@@ -160,7 +160,7 @@ def _check_contents(recording: Recording, reader, types) -> None:
     rig = CameraRig()
     for _, _, raw in raw_messages(reader, static):
         recording.transforms.append(bytes(raw))
-        _told("/tf_static", rig.add_transforms, reader.deserialize(raw, types["/tf_static"]))
+        told("/tf_static", rig.add_transforms, reader.deserialize(raw, types["/tf_static"]))
     for connection, _, raw in raw_messages(
         reader, [c for c in reader.connections if c.topic in recording.topics]
     ):
@@ -180,17 +180,17 @@ def _check_camera(recording: Recording, camera: str, first: dict, rig: CameraRig
             rig.add_info((camera, kind), message)
     if info not in first:
         raise UserError(f"{info}: has no messages, the camera has no calibration")
-    calibrated = _told(None, rig.camera, (camera, "color"))
+    calibrated = told(None, rig.camera, (camera, "color"))
     if color in first:
         read = (
             color_array if recording.transport == "raw" else lambda m: compressed_color_array(m)[0]
         )
-        image = _told(color, read, first[color])
+        image = told(color, read, first[color])
         _check_size(color, image, calibrated)
     depth = f"/{camera}/depth/image_raw"
     if depth in first:
-        image, _ = _told(depth, depth_array, first[depth])
-        sensor = _told(None, rig.camera, (camera, "depth"))
+        image, _ = told(depth, depth_array, first[depth])
+        sensor = told(None, rig.camera, (camera, "depth"))
         _check_size(depth, image, sensor)
         same_frame = (
             rig.info((camera, "depth")).header.frame_id
@@ -218,8 +218,8 @@ def _check_size(topic: str, image: np.ndarray, camera) -> None:
         )
 
 
-def _told(topic: str | None, function, *args):
-    """Call; a ValueError becomes a line for the user that names the topic."""
+def told(topic: str | None, function, *args):
+    """Call a function; a ValueError becomes a line for the user that names the topic."""
     try:
         return function(*args)
     except ValueError as error:

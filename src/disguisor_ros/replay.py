@@ -14,7 +14,8 @@ from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messag
 from disguisor_ros.bridge.diagnostics import stage_values
 from disguisor_ros.errors import UserError
 from disguisor_ros.graph import Graph
-from disguisor_ros.recordings import Recording, check_keypoints
+from disguisor_ros.recordings import Recording, check_keypoints, told
+from disguisor_ros.rehearsal import rehearsal
 
 #: Images of one camera that may be under way at once with ``--rate max``.
 WINDOW = 2
@@ -82,6 +83,7 @@ class Replay:
         self._stage_ms: dict[str, float] = {}
         self._waiting: dict[str, int] = {}
         self._seconds = 0.0
+        self._rehearsing, self._rehearsed_ns = True, -1
         self._changed = threading.Condition()
         enclave = ["--ros-args", "--enclave", "/disguisor/player"]  # see docs/privacy.md, SROS2
         rclpy.init(args=enclave, signal_handler_options=SignalHandlerOptions.NO)
@@ -133,40 +135,52 @@ class Replay:
         raise UserError(f"the graph did not start within {START_S:.0f} s: {', '.join(waiting)}")
 
     def feed(self, rate: float | None) -> None:
-        """Publish the bag's messages; ``rate`` None is as fast as the graph keeps up."""
-        color = {self.recording.color_topic(c): c for c in self.recording.cameras}
-        self._started, first_ns = time.monotonic(), None
-        checked = 0.0
+        """Publish the bag's messages; ``rate`` None is as fast as the graph keeps up.
+
+        What comes before is the rehearsal: its results are not recorded.
+        """
         with open_bag(self.recording.path) as reader, _progress() as progress:
             connections = [c for c in reader.connections if c.topic in self.recording.topics]
             task = progress.add_task("anonymizing", total=sum(self.recording.frames.values()))
-            for connection, bag_ns, raw in raw_messages(reader, connections):
-                if time.monotonic() > checked + 0.5:
-                    checked = time.monotonic()
-                    self._check_alive()
-                    self.peak_memory = max(self.peak_memory, self.graph.memory_bytes())
-                topic = connection.topic
-                first_ns = bag_ns if first_ns is None else first_ns
-                if rate is not None:
-                    time.sleep(
-                        max(
-                            0.0,
-                            self._started + (bag_ns - first_ns) / 1e9 / rate - time.monotonic(),
-                        )
-                    )
-                elif topic in color:
-                    self._wait_for_room(color[topic])
-                if topic.endswith("/keypoints2d"):
-                    check_keypoints(reader.deserialize(raw, connection.msgtype), topic)
-                if topic in color:
-                    stamp, _ = header_of(raw)
-                    with self._changed:
-                        self._bag_ns[stamp] = bag_ns
-                        self._sent[color[topic], stamp] = time.monotonic()
-                        self.fed[color[topic]] += 1
-                self._now_ns = bag_ns
-                self._publishers[topic].publish(bytes(raw))
+            for _ in self._played(reader, rehearsal(reader, connections, self.recording), rate):
+                pass
+            self._rehearsing, self._started = False, time.monotonic()
+            for _ in self._played(reader, raw_messages(reader, connections), rate):
                 progress.update(task, completed=sum(self.got.values()))
+
+    def _played(self, reader, messages, rate: float | None):
+        """Publish messages; yields after each."""
+        color = {self.recording.color_topic(c): c for c in self.recording.cameras}
+        started, first_ns, checked = time.monotonic(), None, 0.0
+        for connection, bag_ns, raw in messages:
+            if time.monotonic() > checked + 0.5:
+                checked = time.monotonic()
+                self._check_alive()
+                self.peak_memory = max(self.peak_memory, self.graph.memory_bytes())
+            topic = connection.topic
+            first_ns = bag_ns if first_ns is None else first_ns
+            if rate is not None:
+                due = started + (bag_ns - first_ns) / 1e9 / rate
+                time.sleep(max(0.0, due - time.monotonic()))
+            elif topic in color:
+                self._wait_for_room(color[topic])
+            if topic.endswith("/keypoints2d"):
+                check_keypoints(reader.deserialize(raw, connection.msgtype), topic)
+            stamp, _ = told(topic, header_of, raw)
+            if topic in color:
+                self._note_sent(color[topic], stamp, bag_ns)
+            if self._rehearsing:
+                self._rehearsed_ns = max(stamp, self._rehearsed_ns)
+            self._now_ns = max(bag_ns, self.recording.start_ns)
+            self._publishers[topic].publish(bytes(raw))
+            yield
+
+    def _note_sent(self, camera: str, stamp: int, bag_ns: int) -> None:
+        with self._changed:
+            self._sent[camera, stamp] = time.monotonic()
+            if not self._rehearsing:
+                self._bag_ns[stamp] = bag_ns
+                self.fed[camera] += 1
 
     def drain(self) -> None:
         """Wait for the frames that are still under way; what does not come is lost."""
@@ -184,7 +198,7 @@ class Replay:
                 self._changed.wait(0.2)
             self._check_alive()
         self._check_alive()
-        self.lost += len(self._sent)
+        self.lost += sum(stamp > self._rehearsed_ns for _, stamp in self._sent)
 
     def summary(self) -> str:
         """One line about what came out."""
@@ -222,8 +236,9 @@ class Replay:
                 self._changed.wait(0.2)
                 if time.monotonic() - since > LOST_S:
                     # The oldest is not coming any more: counted as lost, the rest goes on.
-                    del self._sent[min(under_way, key=self._sent.get)]
-                    self.lost += 1
+                    oldest = min(under_way, key=self._sent.get)
+                    del self._sent[oldest]
+                    self.lost += oldest[1] > self._rehearsed_ns
                     return
             self._check_alive()
 
@@ -290,8 +305,13 @@ class Replay:
         if topic in _LATCHED or topic == "/diagnostics":
             self._write(topic, typename, raw)
             return
-        stamp = header_of(raw)[0] if topic != "/disguisor/markers" else self._now_ns
-        self._write(topic, typename, raw, stamp)
+        if topic == "/disguisor/markers":
+            if not self._rehearsing:
+                self._write(topic, typename, raw)
+            return
+        stamp = header_of(raw)[0]
+        if stamp > self._rehearsed_ns:
+            self._write(topic, typename, raw, stamp)
         camera, _, kind = topic[1:].partition("/")
         if kind in _CAMERA_RESULTS:
             self._on_part(camera, kind, raw)
@@ -308,11 +328,13 @@ class Replay:
             if len(parts) < len(_CAMERA_RESULTS):
                 return
             del self._sent[camera, stamp], self._parts[camera, stamp]
+            self._changed.notify_all()
+            if stamp <= self._rehearsed_ns:
+                return
             self.got[camera] += 1
             self._seconds = time.monotonic() - self._started
             elapsed = time.monotonic() - sent
             self.latencies_ms.append(1e3 * elapsed)
-            self._changed.notify_all()
         self._write_latency(camera, stamp, frame_id, int(1e9 * elapsed))
 
     def _write_latency(self, camera: str, stamp: int, frame_id: str, elapsed_ns: int) -> None:

@@ -70,10 +70,18 @@ def open_bag(path: str | Path) -> Iterator[AnyReader]:
         reader.close()
 
 
-def raw_messages(reader: AnyReader, connections: Iterable | None = None):
-    """Iterate ``(connection, time_ns, rawdata)``; a corrupt part raises :class:`UserError`."""
+def raw_messages(
+    reader: AnyReader,
+    connections: Iterable | None = None,
+    start_ns: int | None = None,
+    stop_ns: int | None = None,
+):
+    """Iterate ``(connection, time_ns, rawdata)``; a corrupt part raises :class:`UserError`.
+
+    Bag times are not before ``start_ns`` and before ``stop_ns``.
+    """
     try:
-        yield from reader.messages(connections)
+        yield from reader.messages(connections, start_ns, stop_ns)
     except GeneratorExit:
         raise
     except Exception as error:
@@ -154,12 +162,28 @@ class BagWriter:
 
 
 def header_of(rawdata) -> tuple[int, str]:
-    """Stamp (nanoseconds) and frame_id of a CDR message that begins with a std_msgs/Header."""
+    """Stamp (nanoseconds) and frame_id of a CDR message that begins with a std_msgs/Header.
+
+    Raises
+    ------
+    ValueError
+        If the message ends within its header.
+    """
     view = memoryview(rawdata)
+    if len(view) < 16:
+        raise ValueError(f"a message has {len(view)} bytes, its header alone needs 16")
     order = "<" if view[1] & 1 else ">"
     sec, nanosec, length = np.frombuffer(view[4:16], dtype=f"{order}i4")
     frame = bytes(view[16 : 16 + max(int(length) - 1, 0)]).decode(errors="replace")
     return int(sec) * 1_000_000_000 + int(nanosec), frame
+
+
+def with_stamp(rawdata, stamp_ns: int) -> bytes:
+    """The CDR message, which begins with a std_msgs/Header, under another stamp."""
+    out = bytearray(rawdata)
+    order = "<" if out[1] & 1 else ">"
+    out[4:12] = np.array(divmod(stamp_ns, 1_000_000_000), dtype=f"{order}i4").tobytes()
+    return bytes(out)
 
 
 def _remove_bag(folder: Path) -> None:

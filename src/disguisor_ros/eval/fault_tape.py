@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from disguisor_msgs.msg import Keypoints2D
-from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
+from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages, with_stamp
 from disguisor_ros.bridge.images import color_array
 from disguisor_ros.recordings import Recording
 from disguisor_ros.sim.truth import Truth
@@ -90,9 +89,8 @@ class Tape:
         shift_ns = (k - index) * self.period_ns
         out = []
         for sample in self.instants[index]:
-            sec, nanosec = divmod(header_of(sample.raw)[0] + shift_ns, 1_000_000_000)
-            head = sample.raw[:4] + struct.pack("<iI", sec, nanosec)
-            out.append(Sample(sample.camera, sample.kind, head + sample.raw[12:]))
+            raw = with_stamp(sample.raw, header_of(sample.raw)[0] + shift_ns)
+            out.append(Sample(sample.camera, sample.kind, raw))
         return out
 
     def view(self, camera: str, stamp_ns: int) -> View | None:
