@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.attire import MaskWatch
+from disguisor_ros.core.calibration_watch import CalibrationWatch
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.face_cover import Cover, cover_heads
 from disguisor_ros.core.head_template import HeadTemplate
@@ -119,12 +120,14 @@ class FaceRenderer:
         self._net = SafetyNet()
         self._watch = MaskWatch()
         self._steady = Steadier()
+        self.calibration = CalibrationWatch()
 
     def reset(self) -> None:
         """Forget earlier images."""
         self._net.reset()
         self._watch.reset()
         self._steady.reset()
+        self.calibration.reset()
 
     def __call__(
         self,
@@ -203,6 +206,8 @@ class FaceRenderer:
         keypoints = clean_keypoints(keypoints)
         sightings = sight_heads(camera, heads, keypoints, self.template)
         self._steady(heads, sightings, self.template, stamp_ns)
+        self.calibration.look(heads, sightings, stamp_ns)
+        heads = self.calibration.doubted(camera, heads)
         covers = cover_heads(
             camera, heads, self.template, self.backend, sightings, depth, masked
         )

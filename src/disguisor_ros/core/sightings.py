@@ -54,6 +54,9 @@ class Sighting:
         Row of the keypoints that shows the head; -1 when none does.
     face_score : float
         Highest score of that detection's nose and eyes, 0 to 1.
+    off_m : ndarray, shape (2,)
+        How far that detection's nose, eyes and ears lie beside where 3D has them, metres at the
+        head; NaN without a detection.
     shift_px : ndarray, shape (2,)
         Where that detection's nose and eyes have the face, from where 3D has it, partway: what
         may be a face too.
@@ -65,6 +68,7 @@ class Sighting:
     radius_px: float
     detection: int = -1
     face_score: float = 0.0
+    off_m: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
     shift_px: np.ndarray = field(default_factory=lambda: np.zeros(2))
     likely_px: np.ndarray = field(default_factory=lambda: np.zeros(2))
 
@@ -171,8 +175,9 @@ def sight_heads(
                 sightings[i].detection = int(j)
                 sightings[i].face_score = float(keypoints[j, :3, 2].max())
                 scale = sightings[i].radius_px / template.radius
-                off = keypoints[j, :3, :2] - projected[i][:3]
-                off, trust = off / scale, weight[j, :3]
+                off = (keypoints[j, _HEAD, :2] - projected[i]) / scale
+                sightings[i].off_m = weight[j] @ off / weight[j].sum()
+                off, trust = off[:3], weight[j, :3]
                 sightings[i].shift_px = scale * _shift_m(off, trust)
                 sightings[i].likely_px = scale * _shift_m(off, trust, _sureness(heads[i]))
     return sightings

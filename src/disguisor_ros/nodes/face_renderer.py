@@ -31,6 +31,7 @@ from disguisor_ros.bridge.messages import (
     write_regions,
 )
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
+from disguisor_ros.core.calibration_watch import SUSPECT_M
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.nodes.common import RESULT, SENSOR, StageNode, run_node
 
@@ -164,6 +165,7 @@ class FaceRendererNode(StageNode):
             {
                 "heads": self.heads,
                 "last_heads_s": self._heads_age_s(),
+                "calibration_off_cm": round(100 * self._calibration_off_m(), 1),
                 "frames_in": self.frames["in"],
                 "frames_out": self.frames["out"],
                 "frames_blank": self.frames["blank"],
@@ -182,7 +184,17 @@ class FaceRendererNode(StageNode):
             f" {rate} per second, last heads {age} s ago"
         )
         fresh = age >= 0 and age * 1e9 <= max(self.max_latency_ns, 2_000_000_000)
-        return (DiagnosticStatus.OK if fresh else DiagnosticStatus.WARN), line
+        off_m = self._calibration_off_m()
+        if off_m > SUSPECT_M:
+            line += (
+                f"; its keypoints lie {100 * off_m:.0f} cm beside the faces in 3D, which are"
+                " covered the wider: calibrate this camera anew"
+            )
+        right = fresh and off_m <= SUSPECT_M
+        return (DiagnosticStatus.OK if right else DiagnosticStatus.WARN), line
+
+    def _calibration_off_m(self) -> float:
+        return float(np.linalg.norm(self.renderer.calibration.off_m))
 
     def _heads_age_s(self) -> float:
         """Time since a frame was last processed against heads; -1 when none ever was."""
