@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messages, typestore
 from disguisor_ros.bridge.diagnostics import stage_values
+from disguisor_ros.core.calibration_watch import SUSPECT_M
 from disguisor_ros.errors import UserError
 from disguisor_ros.graph import Graph
 from disguisor_ros.recordings import Recording, check_keypoints, told
@@ -81,6 +82,7 @@ class Replay:
         self._connected: dict[str, bool] = {}
         self._listens_to: dict[str, set[str]] = {}
         self._stage_ms: dict[str, float] = {}
+        self._off_cm: dict[str, float] = {}
         self._waiting: dict[str, int] = {}
         self._seconds = 0.0
         self._rehearsing, self._rehearsed_ns = True, -1
@@ -210,6 +212,15 @@ class Replay:
             line += f", median latency {np.median(self.latencies_ms):.0f} ms"
         return line + f", graph memory {self.peak_memory / 1e9:.1f} GB"
 
+    def warnings(self) -> list[str]:
+        """What the user should look at: a line for each camera that is not as it is calibrated."""
+        return [
+            f"{camera}: its keypoints lie {off:.0f} cm beside the faces in 3D, which are covered"
+            " the wider: is its calibration (camera_info, /tf_static) right?"
+            for camera, off in sorted(self._off_cm.items())
+            if off > 100 * SUSPECT_M
+        ]
+
     def figures(self) -> dict:
         """Figures of the run, for scripts."""
         sets = max(self.got.values())
@@ -223,6 +234,7 @@ class Replay:
                 float(np.percentile(self.latencies_ms, 95)) if self.latencies_ms else None
             ),
             "stage_ms": self._stage_ms,
+            "calibration_off_cm": self._off_cm,
             "memory_gb": self.peak_memory / 1e9,
         }
 
@@ -360,6 +372,8 @@ class Replay:
                 self._listens_to[name] = set(values.get("listens_to", "").split(","))
                 self._waiting[name] = int(values.get("frames_waiting", 0))
                 self._stage_ms[name] = float(values.get("duration_ms_median", 0.0))
+                if "calibration_off_cm" in values:
+                    self._off_cm[name.split("/")[0]] = float(values["calibration_off_cm"])
             self._changed.notify_all()
 
     def _write(self, topic: str, typename: str, raw: bytes, stamp: int | None = None) -> None:

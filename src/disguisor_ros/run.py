@@ -137,6 +137,8 @@ def _replay(replay: Replay, writer: BagWriter, args) -> int:
     replay.close()
     writer.close()
     print(f"{replay.summary()} -> {args.out}", file=sys.stderr)
+    for line in replay.warnings():
+        print(f"warning: {line}", file=sys.stderr)
     if args.json:
         args.json.write_text(json.dumps(replay.figures(), indent=2) + "\n")
     return 1 if replay.lost else 0

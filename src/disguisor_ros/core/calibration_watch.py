@@ -8,33 +8,34 @@ from dataclasses import replace
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.covariance import bounded, largest_sigma
 from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import Head
 
 #: When faces lie farther aside than this, metres, somebody should look at the calibration.
-SUSPECT_M = 0.02
+SUSPECT_M = 0.015
 
-#: Faces that are watched, the last ones of one camera, and for how long, seconds.
-_FACES = 300
+#: Sightings of a person that are kept, and for how long, seconds.
+_SIGHTINGS = 60
 _SECONDS = 60.0
 
 #: Only heads that are known so well tell, metres.
 _WELL_KNOWN_M = 0.025
 
-#: So far off is the middle of many faces in rooms that are calibrated well, by the ways of people
-#: and detectors, and so far a single one, metres.
-_USUAL_M = 0.008
-_SINGLE_M = 0.03
+#: So far aside is a person's face in rooms that are calibrated well, by the ways of people and
+#: detectors, and so far a single sighting of it, along each axis, metres.
+_USUAL_M = 0.012
+_SINGLE_M = 0.028
 
-#: What is off differs from place to place in the room by so much of the median.
-_ELSEWHERE = 0.5
+#: So many sightings are half believed.
+_HALF = 20
 
 
 class CalibrationWatch:
     """Compares where 3D and the keypoints of one camera have the same faces.
 
-    A single face may be off by its keypoints; when the faces of a minute are off in the same
-    way, the camera is not where its calibration has it, and any face may lie that much aside.
+    A single sighting may be off by its keypoints. When the faces of several people keep being
+    off, the camera is not where its calibration has it, and any face may lie as far aside.
     """
 
     def __init__(self):
@@ -42,36 +43,42 @@ class CalibrationWatch:
 
     def reset(self) -> None:
         """Forget what was seen."""
-        self._seen: deque[tuple[int, np.ndarray]] = deque(maxlen=_FACES)
-
-    def look(self, heads: list[Head], sightings: list[Sighting], stamp_ns: int) -> None:
-        """Note the faces of an image, one sighting for each head."""
-        while self._seen and abs(stamp_ns - self._seen[0][0]) > _SECONDS * 1e9:
-            self._seen.popleft()
-        for head, sighting in zip(heads, sightings, strict=True):
-            if np.isfinite(sighting.off_m).all() and head.sigma_m < _WELL_KNOWN_M:
-                self._seen.append((stamp_ns, sighting.off_m))
+        self._seen: dict[int, deque[tuple[int, np.ndarray]]] = {}
+        self.covariance = np.zeros((2, 2))
 
     @property
-    def off_m(self) -> np.ndarray:
-        """How far faces lie beside where 3D has them, along x and y of the image, metres (2,).
+    def off_m(self) -> float:
+        """How far faces lie aside, more than usual: a standard deviation, metres."""
+        return largest_sigma(self.covariance)
 
-        At the distance of the faces; zero where that is no more than usual, or not known.
+    def look(self, heads: list[Head], sightings: list[Sighting], stamp_ns: int) -> None:
+        """Note the faces of an image, one sighting for each head.
+
+        Afterwards :attr:`covariance` (2, 2), square metres, tells how far faces lie aside along x
+        and y of the image, at their distance.
         """
+        for head, sighting in zip(heads, sightings, strict=True):
+            if np.isfinite(sighting.off_m).all() and head.sigma_m < _WELL_KNOWN_M:
+                seen = self._seen.setdefault(head.track_id, deque(maxlen=_SIGHTINGS))
+                seen.append((stamp_ns, sighting.off_m))
+        newest = {i: seen[-1][0] for i, seen in self._seen.items()}
+        for track in [i for i, t in newest.items() if abs(stamp_ns - t) > _SECONDS * 1e9]:
+            del self._seen[track]
         if not self._seen:
-            return np.zeros(2)
-        middle = np.median([off for _, off in self._seen], axis=0)
-        usual = _USUAL_M**2 + _SINGLE_M**2 / len(self._seen)
-        return middle * np.sqrt(max(1 - usual / max(middle @ middle, 1e-12), 0.0))
+            return
+        count = np.array([len(seen) for seen in self._seen.values()])
+        middle = np.array([np.median([m for _, m in s], axis=0) for s in self._seen.values()])
+        aside = np.einsum("n,ni,nj->ij", count, middle, middle) / count.sum()
+        usual = _USUAL_M**2 + _SINGLE_M**2 * len(count) / count.sum()
+        believed = count.sum() / (count.sum() + _HALF)
+        self.covariance = believed * bounded(aside - usual * np.eye(2))
 
     def doubted(self, camera: Camera, heads: list[Head]) -> list[Head]:
-        """The heads, as much less certain across the camera's view as they may lie aside."""
-        off = self.off_m
-        if not off.any():
+        """The heads, as much less certain across the camera's view as faces lie aside."""
+        if not self.covariance.any():
             return heads
         across = camera.tf_camera_world[:2, :3]
-        doubt = np.outer(off, off) + _ELSEWHERE**2 * (off @ off) * np.eye(2)
-        more = across.T @ doubt @ across
+        more = across.T @ self.covariance @ across
         return [
             replace(h, covariance=h.covariance + more) if h.covariance.shape == (3, 3) else h
             for h in heads

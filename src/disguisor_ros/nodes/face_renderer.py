@@ -165,7 +165,7 @@ class FaceRendererNode(StageNode):
             {
                 "heads": self.heads,
                 "last_heads_s": self._heads_age_s(),
-                "calibration_off_cm": round(100 * self._calibration_off_m(), 1),
+                "calibration_off_cm": round(100 * self.renderer.calibration.off_m, 1),
                 "frames_in": self.frames["in"],
                 "frames_out": self.frames["out"],
                 "frames_blank": self.frames["blank"],
@@ -184,7 +184,7 @@ class FaceRendererNode(StageNode):
             f" {rate} per second, last heads {age} s ago"
         )
         fresh = age >= 0 and age * 1e9 <= max(self.max_latency_ns, 2_000_000_000)
-        off_m = self._calibration_off_m()
+        off_m = self.renderer.calibration.off_m
         if off_m > SUSPECT_M:
             line += (
                 f"; its keypoints lie {100 * off_m:.0f} cm beside the faces in 3D, which are"
@@ -192,9 +192,6 @@ class FaceRendererNode(StageNode):
             )
         right = fresh and off_m <= SUSPECT_M
         return (DiagnosticStatus.OK if right else DiagnosticStatus.WARN), line
-
-    def _calibration_off_m(self) -> float:
-        return float(np.linalg.norm(self.renderer.calibration.off_m))
 
     def _heads_age_s(self) -> float:
         """Time since a frame was last processed against heads; -1 when none ever was."""
