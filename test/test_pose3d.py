@@ -65,6 +65,24 @@ def test_nobody_lags_behind():
     assert abs(lag) < 0.02
 
 
+def test_people_far_from_all_cameras_are_found_as_well():
+    """In a hall, whoever was more than 12 m from a camera was one person for each view."""
+    hall = {name: set_back(camera, 10.0, zoom=3.0) for name, camera in RIG.items()}
+    bodies = [person(0, 0), person(1.5, 0.4, 2.0), person(-0.8, 1.0, 4.0)]
+    people = PoseEstimator()(seen(bodies, hall, noise_px=1.0), hall, 0)
+    assert [len(p.detections) for p in people] == [4, 4, 4]
+    for body in bodies:
+        assert min(np.linalg.norm(p.joints - body, axis=1).mean() for p in people) < 0.03
+
+
+def set_back(camera, distance_m, zoom):
+    """The camera that far back along its axis, its focal lengths multiplied."""
+    tf_camera_world, matrix = camera.tf_camera_world.copy(), camera.matrix.copy()
+    tf_camera_world[2, 3] += distance_m
+    matrix[[0, 1], [0, 1]] *= zoom
+    return Camera(camera.name, camera.width, camera.height, matrix, tf_camera_world)
+
+
 @pytest.mark.parametrize("fps", [5, 15, 30])
 def test_a_swinging_foot_is_followed_at_any_frame_rate(fps):
     def body(t):
