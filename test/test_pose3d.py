@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from room import camera_ring, person, seen
+from room import camera_ring, lying, person, seen
 
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.floor import FloorEstimator
@@ -156,6 +156,26 @@ def test_tall_people_do_not_lift_the_floor(size):
     for x in range(3):
         floor.add(person(x, 0.0, size=size), np.ones(17))
     assert abs(floor.z_m) < 0.02
+
+
+def test_patients_say_nothing_of_the_floor():
+    floor = FloorEstimator()
+    for yaw in range(3):
+        floor.add(lying(yaw), np.ones(17))
+    assert floor.z_m is None
+
+
+def test_several_views_find_people_in_a_world_that_is_not_z_up():
+    """A floor made up from bodies that stand along y tore everyone apart from the third on."""
+    upright = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # z-up world <- y-up world
+    rig = {}
+    for name, c in RIG.items():
+        tf_camera_world = c.tf_camera_world.copy()
+        tf_camera_world[:3, :3] = tf_camera_world[:3, :3] @ upright
+        rig[name] = Camera(name, c.width, c.height, c.matrix, tf_camera_world)
+    paths = [lambda t: person(0, 0) @ upright, lambda t: person(1.2, 0.4 + t, 2.0) @ upright]
+    for people in run(paths, 20, rig, PoseEstimator()):
+        assert [len(p.detections) for p in people] == [4, 4]
 
 
 def test_the_floor_is_learnt_wherever_it_is():

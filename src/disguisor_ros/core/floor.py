@@ -14,6 +14,10 @@ _USED = np.array([5, 6, 11, 12, 15, 16])
 #: So many bodies are needed before the floor is known.
 _ENOUGH = 3
 
+#: Who is less high than this share of who stands, from ankles or hips to shoulders, tells nothing
+#: of the floor: patients lie, and in a world that is not z-up nobody stands.
+_STANDS = 0.5
+
 #: Standard deviation of the heights of joints of people of one size, metres.
 _HEIGHT_SIGMA_M = 0.03
 
@@ -53,9 +57,11 @@ class FloorEstimator:
         used = _USED[confidence[_USED] > 0]
         if self._known or len(used) < 2:
             return
-        # Tall people must not lift the floor: size and floor are found together.
         height = STANDING_M[used, 2]
         off = height - height.mean()
+        if off @ joints[used, 2] < _STANDS * off @ off:
+            return
+        # Tall people must not lift the floor: size and floor are found together.
         taller = off @ (joints[used, 2] - height)
         size = 1.0 + taller / (off @ off + (_HEIGHT_SIGMA_M / SIZE_SIGMA) ** 2)
         self._samples.append(float(np.median(joints[used, 2] - size * height)))
