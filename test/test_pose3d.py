@@ -83,6 +83,16 @@ def set_back(camera, distance_m, zoom):
     return Camera(camera.name, camera.width, camera.height, matrix, tf_camera_world)
 
 
+def test_cameras_in_millimetres_are_refused():
+    rig = {}
+    for name, c in RIG.items():
+        tf_camera_world = c.tf_camera_world.copy()
+        tf_camera_world[:3, 3] *= 1000.0
+        rig[name] = Camera(name, c.width, c.height, c.matrix, tf_camera_world)
+    with pytest.raises(ValueError, match="are their transforms in millimetres"):
+        PoseEstimator()(seen([person(0, 0)], RIG), rig, 0)
+
+
 @pytest.mark.parametrize("fps", [5, 15, 30])
 def test_a_swinging_foot_is_followed_at_any_frame_rate(fps):
     def body(t):

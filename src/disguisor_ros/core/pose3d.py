@@ -87,7 +87,7 @@ class PoseEstimator:
         Raises
         ------
         ValueError
-            If keypoints are not COCO-17, or a camera is not known.
+            If keypoints are not COCO-17, a camera is not known, or cameras are not in metres.
         """
         detections = gather_detections(keypoints_by_camera, cameras)
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
