@@ -200,7 +200,7 @@ def bone_lengths(
     bone = points[:, BONE_A] - points[:, BONE_B]
     ends = covariance[:, BONE_A] + covariance[:, BONE_B]
     square = (bone**2).sum(axis=-1)
-    along = np.einsum("pba,pbac,pbc->pb", bone, ends, bone) / np.maximum(square, 1e-6)
+    along = (bone * (ends @ bone[..., None])[..., 0]).sum(axis=-1) / np.maximum(square, 1e-6)
     # Noise across a bone only ever makes it longer.
     noise = np.einsum("pbaa->pb", ends) - along
     length = np.sqrt(np.maximum(square - noise, 0.1 * square))
