@@ -83,13 +83,14 @@ def set_back(camera, distance_m, zoom):
     return Camera(camera.name, camera.width, camera.height, matrix, tf_camera_world)
 
 
-def test_cameras_in_millimetres_are_refused():
+@pytest.mark.parametrize("unit", [100.0, 1000.0])
+def test_cameras_that_are_not_in_metres_are_refused(unit):
     rig = {}
     for name, c in RIG.items():
         tf_camera_world = c.tf_camera_world.copy()
-        tf_camera_world[:3, 3] *= 1000.0
+        tf_camera_world[:3, 3] *= unit
         rig[name] = Camera(name, c.width, c.height, c.matrix, tf_camera_world)
-    with pytest.raises(ValueError, match="are their transforms in millimetres"):
+    with pytest.raises(ValueError, match="not in metres"):
         PoseEstimator()(seen([person(0, 0)], RIG), rig, 0)
 
 

@@ -88,9 +88,7 @@ def gather_detections(
     centers = np.array([cameras[name].center for name in names]).reshape(-1, 3)
     apart_m = np.ptp(centers, axis=0).max() if names else 0.0
     if apart_m > _APART_M:
-        raise ValueError(
-            f"cameras are {apart_m:.0f} m apart; are their transforms in millimetres?"
-        )
+        raise ValueError(f"cameras are {apart_m:.0f} m apart: their transforms are not in metres")
     count = [len(keypoints) for keypoints in found]
     view = np.repeat(np.arange(len(names)), count)
     index = np.concatenate([np.arange(n) for n in [*count, 0]])
