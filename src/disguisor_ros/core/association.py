@@ -81,7 +81,7 @@ class RayPairs:
         self.depth_b = (base_b - cosine * base_a) / self.sin2
         self.sigma2 = 2.0 * MATCH_SIGMA_M**2 + ANGLE_SIGMA**2 * (self.depth_a**2 + self.depth_b**2)
         nearest = np.minimum(self.depth_a, self.depth_b)
-        possible = (nearest > 0.2) & (np.maximum(self.depth_a, self.depth_b) < 12.0)
+        possible = nearest > 0.2
         self.residual = np.where(possible, np.abs(side) / np.sqrt(self.sin2 * self.sigma2), 9.0)
         self.weight = np.sqrt(detections.score[first] * score_b[second])
 

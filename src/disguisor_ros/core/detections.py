@@ -15,6 +15,9 @@ MIN_SCORE = 0.05
 #: Detections with fewer keypoints show nothing.
 _MIN_JOINTS = 3
 
+#: Cameras of one room are nearer to each other than this, metres, or in another unit.
+_APART_M = 100.0
+
 #: Two detections of one view with a higher similarity are the same person.
 _DUPLICATE_OKS = 0.75
 
@@ -75,7 +78,7 @@ def gather_detections(
     Raises
     ------
     ValueError
-        If keypoints are not (P, 17, 3), or a camera is not known.
+        If keypoints are not (P, 17, 3), a camera is not known, or cameras are not in metres.
     """
     names = list(keypoints_by_camera)
     for name in names:
@@ -83,6 +86,9 @@ def gather_detections(
             raise ValueError(f"keypoints_by_camera: no calibration for camera {name!r}")
     found = [checked_keypoints(name, keypoints_by_camera[name]) for name in names]
     centers = np.array([cameras[name].center for name in names]).reshape(-1, 3)
+    apart_m = np.ptp(centers, axis=0).max() if names else 0.0
+    if apart_m > _APART_M:
+        raise ValueError(f"cameras are {apart_m:.0f} m apart: their transforms are not in metres")
     count = [len(keypoints) for keypoints in found]
     view = np.repeat(np.arange(len(names)), count)
     index = np.concatenate([np.arange(n) for n in [*count, 0]])

@@ -11,8 +11,12 @@ from disguisor_ros.core.skeleton import SIZE_SIGMA, STANDING_M
 #: Joints whose height over the floor varies least between people who stand.
 _USED = np.array([5, 6, 11, 12, 15, 16])
 
-#: So many bodies are needed before the floor is known.
-_ENOUGH = 3
+#: So many bodies that stand are needed before the floor is known, and such a share of all: in a
+#: world that is not z-up nobody stands but bodies that were made up.
+_ENOUGH, _MOST = 3, 0.5
+
+#: Who is less high than this share of who stands, from ankles or hips to shoulders, lies.
+_STANDS = 0.5
 
 #: Standard deviation of the heights of joints of people of one size, metres.
 _HEIGHT_SIGMA_M = 0.03
@@ -21,7 +25,7 @@ _HEIGHT_SIGMA_M = 0.03
 class FloorEstimator:
     """Running median of the floor below bodies that several views see.
 
-    Sitting people and bad bodies are outvoted as long as most stand.
+    Sitting people and bad bodies are outvoted as long as most stand. Who lies tells nothing.
 
     Parameters
     ----------
@@ -53,11 +57,15 @@ class FloorEstimator:
         used = _USED[confidence[_USED] > 0]
         if self._known or len(used) < 2:
             return
-        # Tall people must not lift the floor: size and floor are found together.
         height = STANDING_M[used, 2]
         off = height - height.mean()
+        # Tall people must not lift the floor: size and floor are found together.
         taller = off @ (joints[used, 2] - height)
         size = 1.0 + taller / (off @ off + (_HEIGHT_SIGMA_M / SIZE_SIGMA) ** 2)
-        self._samples.append(float(np.median(joints[used, 2] - size * height)))
-        if len(self._samples) >= _ENOUGH:
-            self.z_m = float(np.median(self._samples))
+        stands = off @ joints[used, 2] >= _STANDS * off @ off
+        floor = np.median(joints[used, 2] - size * height) if stands else np.nan
+        self._samples.append(float(floor))
+        floors = np.array(self._samples)
+        floors = floors[np.isfinite(floors)]
+        if len(floors) >= max(_ENOUGH, _MOST * len(self._samples)):
+            self.z_m = float(np.median(floors))

@@ -10,7 +10,7 @@ from disguisor_ros.core.detections import Detections, gather_detections
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.multiview import Group, Scene
 from disguisor_ros.core.tracking import Prediction, Track, body_distance
-from disguisor_ros.core.triangulation import Triangulated, bone_lengths
+from disguisor_ros.core.triangulation import Triangulated
 from disguisor_ros.core.types import DepthView, Person3D
 
 #: A lost person is looked for this far around, metres, and that much further for each second:
@@ -87,7 +87,7 @@ class PoseEstimator:
         Raises
         ------
         ValueError
-            If keypoints are not COCO-17, or a camera is not known.
+            If keypoints are not COCO-17, a camera is not known, or cameras are not in metres.
         """
         detections = gather_detections(keypoints_by_camera, cameras)
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
@@ -108,9 +108,8 @@ class PoseEstimator:
         groups, result = scene.people()
         self._recognise(groups, result, expected, stamp_ns)
         self._prefer_elders(groups, result, expected)
-        bones = bone_lengths(result)
         persons = [
-            self._seen(group, result, k, bones, detections, expected, stamp_ns)
+            self._seen(group, result, k, detections, expected, stamp_ns)
             for k, group in enumerate(groups)
         ]
         looked = set(keypoints_by_camera)
@@ -188,7 +187,6 @@ class PoseEstimator:
         group: Group,
         result: Triangulated,
         k: int,
-        bones: tuple[np.ndarray, np.ndarray],
         detections: Detections,
         expected: list[Prediction],
         stamp_ns: int,
@@ -196,7 +194,7 @@ class PoseEstimator:
         """Update or bear the track of a person who is seen."""
         if group.track is not None:
             track = self.tracks[group.track]
-            track.learn_bones(*(array[k] for array in bones), track.missed_s(stamp_ns))
+            track.learn_bones(result.bones[k], result.bone_variance[k], track.missed_s(stamp_ns))
             track.update(
                 result.joints[k],
                 result.covariance[k],

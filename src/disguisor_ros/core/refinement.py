@@ -22,7 +22,13 @@ from disguisor_ros.core.skeleton import (
     POSE_SIGMA_M,
     STANDING_M,
 )
-from disguisor_ros.core.triangulation import ROBUST, Rays, Triangulated, ray_errors
+from disguisor_ros.core.triangulation import (
+    ROBUST,
+    Rays,
+    Triangulated,
+    bone_lengths,
+    ray_errors,
+)
 from disguisor_ros.core.triangulation import residuals as ray_residuals
 
 #: No joint is nearer to the floor, metres.
@@ -176,7 +182,9 @@ def solve(
             problem, moving = problem.take(~still), moving[~still]
     residual = ray_residuals(observations, joints)
     robust = 1.0 / (1.0 + (np.nan_to_num(residual, nan=1e3) / ROBUST) ** 2)
-    return Triangulated(joints, covariance, residual, observations.score * robust)
+    weight = observations.score * robust
+    bones = bone_lengths(observations, joints, weight)
+    return Triangulated(joints, covariance, residual, weight, *bones)
 
 
 @dataclass

@@ -38,6 +38,10 @@ STANDING_M = np.array([
 #: Standard deviation of people's size, as a share of the standing body's.
 SIZE_SIGMA = 0.07
 
+#: Covariance of the lengths of people's bones, shape (26, 26): all of a tall person's are long.
+_OF_SIZE_M = SIZE_SIGMA * BONE_LENGTH_M
+BONE_COVARIANCE_M2 = np.diag(BONE_VARIANCE_M2 - _OF_SIZE_M**2) + np.outer(_OF_SIZE_M, _OF_SIZE_M)
+
 #: How far joints stray from their place in the frame of the trunk, metres.
 POSE_SIGMA_M = np.array(
     [0.06] * 5 + [0.03] * 2 + [0.09] * 2 + [0.13] * 2 + [0.04] * 2 + [0.13] * 2 + [0.18] * 2

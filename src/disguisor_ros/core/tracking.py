@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from disguisor_ros.core.motion import fading_s, motion_noise
-from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_VARIANCE_M2
+from disguisor_ros.core.skeleton import BONE_COVARIANCE_M2, BONE_LENGTH_M
 
 #: Spectral density of each joint's acceleration, m^2/s^3, as white noise: what a joint does in a
 #: second does not depend on the frame rate. Wrists and ankles swing.
@@ -33,7 +33,7 @@ _HORIZON_S = 0.5
 #: How long errors of measured bones stay the same, seconds, and how far a bone that is known
 #: looks longer or shorter from another side, metres.
 _BONE_S = 1.0
-_BONE_LEAST_M = 0.028
+_BONE_LEAST_M = 0.022
 
 #: Ears, shoulders and hips.
 _TRUNK = [3, 4, 5, 6, 11, 12]
@@ -93,7 +93,7 @@ class Track:
         See :class:`Prediction`.
     body : ndarray, shape (17, 3), or None
         See :class:`Prediction`.
-    bones, bone_variance : ndarray, shape (26,)
+    bones, bone_covariance : ndarray, shapes (26,) and (26, 26), metres and square metres
         Lengths of the person's bones as far as they were measured.
     seen_s, vain_s : float
         Seconds in which the person was seen, and those since then in which the cameras that saw
@@ -116,7 +116,7 @@ class Track:
     drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     body: np.ndarray | None = None
     bones: np.ndarray = field(default_factory=BONE_LENGTH_M.copy)
-    bone_variance: np.ndarray = field(default_factory=BONE_VARIANCE_M2.copy)
+    bone_covariance: np.ndarray = field(default_factory=BONE_COVARIANCE_M2.copy)
     age: int = 0
     hits: int = 1
     seen_s: float = 0.0
@@ -148,7 +148,7 @@ class Track:
         return Prediction(
             self.joints + moved, self.covariance + spread[:, None, None] * np.eye(3),
             speed2 * elapsed**2, self.drift, self.body,
-            self.bones, self.bone_variance + _BONE_LEAST_M**2,
+            self.bones, np.diag(self.bone_covariance) + _BONE_LEAST_M**2,
         )  # fmt: skip
 
     def _walking(self) -> np.ndarray:
@@ -195,12 +195,15 @@ class Track:
     def learn_bones(self, length: np.ndarray, variance: np.ndarray, elapsed_s: float) -> None:
         """Take measured lengths of bones and their variances.
 
-        Detectors' errors stay for a while: what was measured just before says little more.
+        Detectors' errors stay for a while: what was measured just before says little more. Each
+        bone also tells how tall the person is, and so of the others.
         """
-        variance = variance * max(_BONE_S / max(elapsed_s, 1e-3), 1.0)
-        gain = self.bone_variance / (self.bone_variance + variance)
-        self.bones = self.bones + gain * (length - self.bones)
-        self.bone_variance = (1.0 - gain) * self.bone_variance
+        seen = np.isfinite(variance)
+        noise = np.diag(variance[seen] * max(_BONE_S / max(elapsed_s, 1e-3), 1.0))
+        known = self.bone_covariance[seen]
+        gain = np.linalg.solve(known[:, seen] + noise, known).T
+        self.bones = self.bones + gain @ (length - self.bones)[seen]
+        self.bone_covariance = self.bone_covariance - gain @ known
 
     def _measure_body(self, moved: np.ndarray, variance: np.ndarray, elapsed: float) -> None:
         """Kalman filter of the trunk's velocity, from how far the joints (17, 3) have moved."""

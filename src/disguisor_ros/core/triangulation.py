@@ -22,11 +22,13 @@ ROBUST = 2.0
 #: Residuals in standard deviations count for no more than this when starts are compared.
 _FAR = 4.0
 
-#: Bones are measured where so many views see both ends, from this score times robust weight on;
+#: Bones are measured where two views see both ends, from this score times robust weight on;
 #: noise of one instant beside that of the joints, metres.
-_BONE_VIEWS = 3
 _SEEN = 0.3
 _BONE_NOISE_M = 0.02
+
+#: What holds joints that rays do not, inverse square metres: next to nothing.
+_LOOSE = 1e-3
 
 _EYE = np.eye(3)
 
@@ -65,25 +67,33 @@ class Triangulated:
         Distance of each ray from its joint in standard deviations; NaN where there is no ray.
     weight : ndarray, shape (P, V, 17)
         Score times the robust weight that the ray ended with.
+    bones, bone_variance : ndarray, shape (P, 26), metres and square metres
+        See :func:`bone_lengths`.
     """
 
     joints: np.ndarray
     covariance: np.ndarray
     residual: np.ndarray
     weight: np.ndarray
+    bones: np.ndarray
+    bone_variance: np.ndarray
 
     def of(self, person: int) -> Triangulated:
         """One person's part, without the axis of persons."""
         return Triangulated(*(array[person] for array in self._arrays()))
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.joints, self.covariance, self.residual, self.weight
+        return (
+            self.joints, self.covariance, self.residual, self.weight,
+            self.bones, self.bone_variance,
+        )  # fmt: skip
 
 
 def stack(persons: list[Triangulated], views: int) -> Triangulated:
     """Parts of single persons as one."""
     if not persons:
-        shapes = ((0, 17, 3), (0, 17, 3, 3), (0, views, 17), (0, views, 17))
+        view, bones = (0, views, 17), (0, len(BONE_A))
+        shapes = ((0, 17, 3), (0, 17, 3, 3), view, view, bones, bones)
         return Triangulated(*(np.zeros(shape) for shape in shapes))
     return Triangulated(*(np.array(part) for part in zip(*(p._arrays() for p in persons))))
 
@@ -159,21 +169,44 @@ def renewed(observations: Rays, joints: np.ndarray) -> np.ndarray:
     return joints
 
 
-def bone_lengths(result: Triangulated) -> tuple[np.ndarray, np.ndarray]:
-    """How long the bones of P persons are, from joints that three views or more see.
+def bone_lengths(
+    observations: Rays, joints: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How long the bones of P persons are by the rays alone.
+
+    What was known of the bones has moved the joints: measured from these, they would hardly ever
+    be learnt.
+
+    Parameters
+    ----------
+    observations : Rays
+    joints : ndarray, shape (P, 17, 3), metres, world
+    weight : ndarray, shape (P, V, 17)
+        See :class:`Triangulated`.
 
     Returns
     -------
     length, variance : ndarray, shape (P, 26), metres and square metres
-        The variance is infinite where fewer views see one of the ends: two may both be wrong.
+        The variance is infinite where fewer than two views see one of the ends.
     """
-    bone = result.joints[:, BONE_A] - result.joints[:, BONE_B]
-    length = np.linalg.norm(bone, axis=-1)
-    axis = bone / np.maximum(length, 1e-3)[..., None]
-    ends = result.covariance[:, BONE_A] + result.covariance[:, BONE_B]
-    variance = np.einsum("pba,pbac,pbc->pb", axis, ends, axis) + _BONE_NOISE_M**2
-    views = (result.weight > _SEEN).sum(axis=1)
-    seen = np.minimum(views[:, BONE_A], views[:, BONE_B]) >= _BONE_VIEWS
+    rays = observations.rays
+    _, _, sigma2 = ray_errors(observations, joints)
+    firm = (observations.score * weight / sigma2)[..., None, None]
+    across = firm * (_EYE - rays[..., :, None] * rays[..., None, :])
+    aside = observations.centers[:, None] - joints[:, None]
+    covariance = np.linalg.inv(across.sum(axis=1) + _LOOSE * _EYE)
+    pulled = (across @ aside[..., None]).sum(axis=1)
+    points = joints + (covariance @ pulled)[..., 0]
+    bone = points[:, BONE_A] - points[:, BONE_B]
+    ends = covariance[:, BONE_A] + covariance[:, BONE_B]
+    square = (bone**2).sum(axis=-1)
+    along = (bone * (ends @ bone[..., None])[..., 0]).sum(axis=-1) / np.maximum(square, 1e-6)
+    # Noise across a bone only ever makes it longer.
+    noise = np.einsum("pbaa->pb", ends) - along
+    length = np.sqrt(np.maximum(square - noise, 0.1 * square))
+    variance = along + 0.5 * noise**2 / np.maximum(length, 0.01) ** 2 + _BONE_NOISE_M**2
+    views = (weight > _SEEN).sum(axis=1)
+    seen = np.minimum(views[:, BONE_A], views[:, BONE_B]) > 1
     return length, np.where(seen, variance, np.inf)
 
 
