@@ -211,6 +211,26 @@ def test_one_view_places_the_head_on_its_ray(fitter):
     assert body.head.sigma_m > 0.03
 
 
+@pytest.mark.parametrize("status", ["single_view", "predicted"])
+def test_a_fitter_that_meets_somebody_late_does_not_take_it_for_a_first_sight(fitter, status):
+    """It was started anew, or got nobody while the room was watched; the head was known to 10 cm
+    at most then, as those of stray detections are, and 24 cm off."""
+    rng = np.random.default_rng(15)
+    joints, _ = stand(fitter, rng, [0, 0, 0.95], 0.3)
+    one = {"cam0": CAMERAS["cam0"]}
+    person, keypoints = observed(rng, joints, cameras=one)
+    found = {"cam0": keypoints["cam0"][None]}
+    person.status, person.covariance = status, person.covariance + 0.3**2 * np.eye(3)
+    if status == "predicted":
+        person.detections, person.confidence = {}, np.zeros(17)
+    sigmas = []
+    for person.age in (1, 9):
+        fitter.reset()
+        sigmas.append(fitter([person], found, one, 0)[0].head.sigma_m)
+    assert sigmas[1] > 0.25
+    assert sigmas[0] < 0.16 or status == "predicted", "a stray detection stays small"
+
+
 def test_somebody_is_seen_by_one_view_for_hours(fitter):
     """After 512 sights a power of two was no number any more, and all heads were withheld."""
     rng = np.random.default_rng(6)

@@ -125,6 +125,18 @@ def test_a_body_far_from_any_surface_is_not_pulled_beyond_the_gate(registrar, sc
     assert moved <= MAX_SHIFT_M + 1e-9
 
 
+def test_a_head_that_may_be_anywhere_is_not_laid_on_what_is_near(registrar, scene, template):
+    """A patient whom one view saw after a pause was placed 24 cm off, known to 40 cm.
+
+    Laid on the shoulder that happened to be there his head was known to 1 cm, and his face open.
+    """
+    rough = displaced(np.random.default_rng(9), template, scene.tf_world_head, 0.05, 5, 0.03)
+    along = rough.tf_world_head[:3, 0]
+    rough = replace(rough, covariance=rough.covariance + 0.4**2 * np.outer(along, along))
+    head = registrar([body_of(rough)], scene.depth, 0)[0]
+    assert head.method == "keypoints" and head.sigma_m >= 0.4
+
+
 def unseen(head, template, shift_m):
     """The same head as a body places it that no camera saw: far off, and not known well."""
     pose = head.tf_world_head.copy()

@@ -76,7 +76,11 @@ FORGET_S = 2.0
 
 @dataclass
 class _Track:
-    """What is known of a person from the instants before, and in how many he was seen."""
+    """What is known of a person from the instants before, and in how many he was seen.
+
+    The tracker may have known him before the fitter did, which was started anew or got nothing
+    while the room was only watched: then the instants since his birth count.
+    """
 
     stamp_ns: int
     translation: np.ndarray
@@ -171,6 +175,7 @@ class BodyFitter:
         return _Track(
             stamp_ns, translation, np.tile(rotation, (len(BODY), 1, 1)),
             np.zeros(len(LENGTHS)), np.diag(1 / np.array(list(LENGTHS.values())) ** 2),
+            sights=person.age - 1,
         )  # fmt: skip
 
     def _solve(self, seen: Observations, tracks: list[_Track]) -> _Solution:
@@ -208,6 +213,8 @@ class BodyFitter:
                 states[i] = before.carried(shift, _shared_covariance(person), stamp_ns)
             elif person.status != "multiview":
                 states[i] = states[i].loosened(_shared_covariance(person))
+                if not person.detections:
+                    continue
                 most_m = 2.0 ** min(tracks[i].sights, _MOST_SIGHTS) * _first_sight_m(person)
                 states[i] = replace(states[i], place=bounded(states[i].place, most=most_m))
         return states

@@ -24,6 +24,10 @@ MAX_ROTATION_DEG = 35.0
 MIN_FITNESS = 0.6
 MIN_AREA_M2 = 0.0025
 
+#: A head that may be farther off than this, metres, is not registered without an earlier one that
+#: leads there: depth is read around it only, and it would be laid on whatever is near.
+MOST_SIGMA_M = 0.15
+
 #: Least standard deviation of a head where the depth shows something else, metres.
 CONTRADICTED_SIGMA_M = 0.06
 
@@ -256,5 +260,6 @@ def plausible(head: Head, found: Registration) -> bool:
     turn = np.rad2deg(angle_between(head.tf_world_head[:3, :3], found.rotation))
     return bool(
         found.fitness >= MIN_FITNESS and found.area_m2 >= MIN_AREA_M2
+        and head.sigma_m <= MOST_SIGMA_M
         and shift <= min(MAX_SHIFT_M, 0.04 + 4 * head.sigma_m) and turn <= MAX_ROTATION_DEG
     )
