@@ -6,7 +6,7 @@ from head_scene import ball_template, front_camera, head_at, keypoints_of
 from scipy.spatial.transform import Rotation
 
 from disguisor_ros.core.anonymize import FaceRenderer
-from disguisor_ros.core.calibration_watch import CalibrationWatch
+from disguisor_ros.core.calibration_watch import CalibrationWatch, suspicion
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.covariance import largest_sigma
 from disguisor_ros.core.sightings import Sighting, sight_heads
@@ -67,6 +67,11 @@ def test_a_few_faces_prove_little():
     camera = front_camera()
     few, many = (watched(camera, n, believed=turned(camera, 10))[0].off_m for n in (2, 40))
     assert few < 0.5 * many
+
+
+def test_the_user_is_told_of_a_camera_that_is_off():
+    assert suspicion(0.015) == ""
+    assert "3 cm beside the faces" in suspicion(0.03)
 
 
 def test_heads_that_are_badly_known_tell_nothing():

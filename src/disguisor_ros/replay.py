@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messages, typestore
 from disguisor_ros.bridge.diagnostics import stage_values
-from disguisor_ros.core.calibration_watch import SUSPECT_M
+from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.errors import UserError
 from disguisor_ros.graph import Graph
 from disguisor_ros.recordings import Recording, check_keypoints, told
@@ -144,14 +144,16 @@ class Replay:
         with open_bag(self.recording.path) as reader, _progress() as progress:
             connections = [c for c in reader.connections if c.topic in self.recording.topics]
             task = progress.add_task("anonymizing", total=sum(self.recording.frames.values()))
-            for _ in self._played(reader, rehearsal(reader, connections, self.recording), rate):
-                pass
-            self._rehearsing, self._started = False, time.monotonic()
-            for _ in self._played(reader, raw_messages(reader, connections), rate):
+
+            def show() -> None:
                 progress.update(task, completed=sum(self.got.values()))
 
-    def _played(self, reader, messages, rate: float | None):
-        """Publish messages; yields after each."""
+            self._play(reader, rehearsal(reader, connections, self.recording), rate, show)
+            self._rehearsing, self._started = False, time.monotonic()
+            self._play(reader, raw_messages(reader, connections), rate, show)
+
+    def _play(self, reader, messages, rate: float | None, show) -> None:
+        """Publish messages; calls ``show`` after each."""
         color = {self.recording.color_topic(c): c for c in self.recording.cameras}
         started, first_ns, checked = time.monotonic(), None, 0.0
         for connection, bag_ns, raw in messages:
@@ -175,7 +177,7 @@ class Replay:
                 self._rehearsed_ns = max(stamp, self._rehearsed_ns)
             self._now_ns = max(bag_ns, self.recording.start_ns)
             self._publishers[topic].publish(bytes(raw))
-            yield
+            show()
 
     def _note_sent(self, camera: str, stamp: int, bag_ns: int) -> None:
         with self._changed:
@@ -215,10 +217,9 @@ class Replay:
     def warnings(self) -> list[str]:
         """What the user should look at: a line for each camera that is not as it is calibrated."""
         return [
-            f"{camera}: its keypoints lie {off:.0f} cm beside the faces in 3D, which are covered"
-            " the wider: is its calibration (camera_info, /tf_static) right?"
+            f"{camera}: {line}"
             for camera, off in sorted(self._off_cm.items())
-            if off > 100 * SUSPECT_M
+            if (line := suspicion(off / 100))
         ]
 
     def figures(self) -> dict:

@@ -13,7 +13,7 @@ from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import Head
 
 #: When faces lie farther aside than this, metres, somebody should look at the calibration.
-SUSPECT_M = 0.015
+_SUSPECT_M = 0.015
 
 #: Sightings of a person that are kept, and for how long, seconds.
 _SIGHTINGS = 60
@@ -61,9 +61,10 @@ class CalibrationWatch:
             if np.isfinite(sighting.off_m).all() and head.sigma_m < _WELL_KNOWN_M:
                 seen = self._seen.setdefault(head.track_id, deque(maxlen=_SIGHTINGS))
                 seen.append((stamp_ns, sighting.off_m))
-        newest = {i: seen[-1][0] for i, seen in self._seen.items()}
-        for track in [i for i, t in newest.items() if abs(stamp_ns - t) > _SECONDS * 1e9]:
-            del self._seen[track]
+        self._seen = {
+            i: seen for i, seen in self._seen.items()
+            if abs(stamp_ns - seen[-1][0]) <= _SECONDS * 1e9
+        }  # fmt: skip
         if not self._seen:
             return
         count = np.array([len(seen) for seen in self._seen.values()])
@@ -83,3 +84,13 @@ class CalibrationWatch:
             replace(h, covariance=h.covariance + more) if h.covariance.shape == (3, 3) else h
             for h in heads
         ]
+
+
+def suspicion(off_m: float) -> str:
+    """What to tell the user of a camera whose faces lie so far aside, metres; empty if nothing."""
+    if off_m <= _SUSPECT_M:
+        return ""
+    return (
+        f"its keypoints lie {100 * off_m:.0f} cm beside the faces in 3D, which are covered the"
+        " wider: is its calibration (camera_info, /tf_static) right?"
+    )

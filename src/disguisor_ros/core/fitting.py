@@ -213,10 +213,9 @@ class BodyFitter:
                 states[i] = before.carried(shift, _shared_covariance(person), stamp_ns)
             elif person.status != "multiview":
                 states[i] = states[i].loosened(_shared_covariance(person))
-                if not person.detections:
-                    continue
-                most_m = 2.0 ** min(tracks[i].sights, _MOST_SIGHTS) * _first_sight_m(person)
-                states[i] = replace(states[i], place=bounded(states[i].place, most=most_m))
+                if person.detections:
+                    most_m = 2.0 ** min(tracks[i].sights, _MOST_SIGHTS) * _first_sight_m(person)
+                    states[i] = replace(states[i], place=bounded(states[i].place, most=most_m))
         return states
 
     def _remember(self, persons, solution, tracks, states, stamp_ns) -> None:

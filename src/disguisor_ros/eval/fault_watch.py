@@ -181,13 +181,18 @@ class Watch:
         with self._lock:
             return bool(self._recoveries)
 
+    @property
+    def below(self) -> int:
+        """How many face views were replaced to less than :data:`COVERED`."""
+        return len(self.leaks) + len(self.thin)
+
     def begin_faults(self) -> dict:
         """Start counting anew; returns what was counted without faults."""
         with self._lock:
             control = {
                 "face_views": self.face_views,
                 "leaked_face_views": len(self.leaks),
-                "face_views_below_95": len(self.leaks) + len(self.thin),
+                "face_views_below_95": self.below,
                 "frames_in": self.frames_in,
                 "frames_out": self.frames_out,
             }
@@ -300,7 +305,7 @@ class Watch:
                 "leaks": self.leaks[:100],
                 "thinly_covered": self.thin[:100],
                 "face_views": self.face_views,
-                "face_views_below_95": len(self.leaks) + len(self.thin),
+                "face_views_below_95": self.below,
                 "recover_s_median": _median([s for *_, s in self.recovered]),
                 "recover_s_median_by_fault": {f: _median(s) for f, s in sorted(by_fault.items())},
                 "recover_s_median_by_stage": {n: _median(s) for n, s in sorted(by_stage.items())},

@@ -31,7 +31,7 @@ from disguisor_ros.bridge.messages import (
     write_regions,
 )
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
-from disguisor_ros.core.calibration_watch import SUSPECT_M
+from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.nodes.common import RESULT, SENSOR, StageNode, run_node
 
@@ -184,14 +184,9 @@ class FaceRendererNode(StageNode):
             f" {rate} per second, last heads {age} s ago"
         )
         fresh = age >= 0 and age * 1e9 <= max(self.max_latency_ns, 2_000_000_000)
-        off_m = self.renderer.calibration.off_m
-        if off_m > SUSPECT_M:
-            line += (
-                f"; its keypoints lie {100 * off_m:.0f} cm beside the faces in 3D, which are"
-                " covered the wider: calibrate this camera anew"
-            )
-        right = fresh and off_m <= SUSPECT_M
-        return (DiagnosticStatus.OK if right else DiagnosticStatus.WARN), line
+        suspect = suspicion(self.renderer.calibration.off_m)
+        level = DiagnosticStatus.OK if fresh and not suspect else DiagnosticStatus.WARN
+        return level, f"{line}; {suspect}" if suspect else line
 
     def _heads_age_s(self) -> float:
         """Time since a frame was last processed against heads; -1 when none ever was."""
