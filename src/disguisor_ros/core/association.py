@@ -182,23 +182,25 @@ def track_affinity(
     drift : ndarray, shape (T, 17, 3), metres
         See :class:`~disguisor_ros.core.tracking.Prediction`.
     """
-    # Laid out as (track, joint, detection, axis): so that matrices are multiplied in one go.
-    rays = detections.rays.swapaxes(0, 1)
-    offset = joints[:, :, None] - detections.centers[detections.view]
-    depth = np.einsum("tjna,jna->tjn", offset, rays)
-    aside = offset - depth[..., None] * rays
-    aside2 = np.einsum("tjna,tjna->tjn", aside, aside)
-    total = covariance + drift[..., :, None] * drift[..., None, :]
-    spread = np.einsum("tjna,tjna->tjn", aside @ total, aside)
-    sigma2 = spread / np.maximum(aside2, 1e-12)
-    sigma2 += (MATCH_SIGMA_M**2)[:, None] + (ANGLE_SIGMA * depth) ** 2
+    # Laid out as (joint, track, axis, detection), the long axis last: most of the time goes here.
+    rays = np.ascontiguousarray(detections.rays.transpose(1, 2, 0))
+    centers = np.ascontiguousarray(detections.centers[detections.view].T)
+    total = (covariance + drift[..., :, None] * drift[..., None, :]).swapaxes(0, 1)
+    joints = joints.swapaxes(0, 1)
+    aside = joints[..., None] - centers
+    depth = joints @ rays - (rays * centers).sum(axis=1, keepdims=True)
+    aside -= depth[:, :, None] * rays[:, None]
+    aside2 = np.einsum("jtan,jtan->jtn", aside, aside)
+    sigma2 = np.einsum("jtan,jtan->jtn", total @ aside, aside)
+    sigma2 /= np.maximum(aside2, 1e-12)
+    sigma2 += (MATCH_SIGMA_M**2)[:, None, None] + (ANGLE_SIGMA * depth) ** 2
     residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
-    weight = detections.score.T * np.isfinite(joints[..., :1])
+    weight = detections.score.T[:, None] * np.isfinite(joints[..., :1])
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
     evidence = _agreement2(residual2)
-    evidence -= 0.5 * _VAGUE * np.log(sigma2 / (MATCH_SIGMA_M**2)[:, None])
-    total = weight.sum(axis=1)
-    mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=1) / np.maximum(total, 1e-9)
+    evidence -= 0.5 * _VAGUE * np.log(sigma2 / (MATCH_SIGMA_M**2)[:, None, None])
+    total = weight.sum(axis=0)
+    mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=0) / np.maximum(total, 1e-9)
     guessed = np.linalg.norm(drift, axis=-1).mean(axis=-1) > _GUESSED_M
     return (mean * np.minimum(1.0, total / 2.0)).T * np.where(guessed, _HEARSAY, 1.0)
 
