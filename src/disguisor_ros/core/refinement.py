@@ -168,6 +168,7 @@ def solve(
     """
     joints, covariance = start.copy(), np.empty((*start.shape, 3))
     problem = _Problem.of(observations, prior, floor_z_m, held)
+    rays = problem.rays
     moving = np.arange(len(start))
     for k in range(iterations):
         equations = problem.linearized(joints[moving])
@@ -183,7 +184,7 @@ def solve(
     residual = ray_residuals(observations, joints)
     robust = 1.0 / (1.0 + (np.nan_to_num(residual, nan=1e3) / ROBUST) ** 2)
     weight = observations.score * robust
-    bones = bone_lengths(observations, joints, weight)
+    bones = bone_lengths(joints, *_ray_equations(observations, rays, joints), weight)
     return Triangulated(joints, covariance, residual, weight, *bones)
 
 
@@ -260,9 +261,7 @@ class _Problem:
 
     def linearized(self, joints: np.ndarray) -> Equations:
         """Normal equations at joints, shape (P, 17, 3)."""
-        factor = _ray_factor(self.observations, joints)
-        total = (factor[..., None] * self.rays).sum(axis=1)
-        blocks, vector = total[..., :9].reshape(*joints.shape, 3), total[..., 9:]
+        blocks, vector = _ray_equations(self.observations, self.rays, joints)
         _add_prior(blocks, vector, joints, self.expected, self.information)
         axes = _trunk_axes(joints)
         _add_pose(blocks, vector, joints, axes, self.limp & _LEGS)
@@ -287,9 +286,12 @@ def _quadratic_of_rays(observations: Rays) -> np.ndarray:
     return np.concatenate([across.reshape(*weight.shape, 9), pulled], axis=-1)
 
 
-def _ray_factor(observations: Rays, joints: np.ndarray) -> np.ndarray:
+def _ray_equations(observations: Rays, rays: np.ndarray, joints: np.ndarray):
+    """Information of joints by their rays alone, and its product with where these meet."""
     _, aside2, sigma2 = ray_errors(observations, joints)
-    return 1.0 / (sigma2 + aside2 * (observations.score / ROBUST) ** 2)
+    factor = 1.0 / (sigma2 + aside2 * (observations.score / ROBUST) ** 2)
+    total = (factor[..., None] * rays).sum(axis=1)
+    return total[..., :9].reshape(*joints.shape, 3), total[..., 9:]
 
 
 def _add_prior(blocks, vector, joints, expected, information) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -44,15 +44,23 @@ class Rays:
         Unit directions.
     score : ndarray, shape (P, V, 17)
         0 where a view does not see the joint.
+    sigma_m : ndarray, shape (17,), metres
+        Where a keypoint of score 1 lies against its joint.
     """
 
     centers: np.ndarray
     rays: np.ndarray
     score: np.ndarray
+    sigma_m: np.ndarray = field(default_factory=lambda: KEYPOINT_SIGMA_M)
 
     def take(self, persons: np.ndarray) -> Rays:
         """The same of some of the persons."""
         return Rays(self.centers, self.rays[persons], self.score[persons])
+
+    def pick(self, person: np.ndarray, joint: np.ndarray) -> Rays:
+        """Single joints of persons, as if they were the joints of one."""
+        rays, score = self.rays[person, :, joint], self.score[person, :, joint]
+        return Rays(self.centers, rays.swapaxes(0, 1)[None], score.T[None], self.sigma_m[joint])
 
 
 @dataclass
@@ -112,7 +120,7 @@ def consensus_points(observations: Rays) -> np.ndarray:
     persons, views = score.shape[:2]
     first, second = np.triu_indices(views, 1)
     if len(first) == 0 or persons == 0:
-        return np.full((persons, 17, 3), np.nan)
+        return np.full((persons, score.shape[2], 3), np.nan)
     a, b = rays[:, first], rays[:, second]
     baseline = (centers[first] - centers[second])[None, :, None]
     cosine = (a * b).sum(-1)
@@ -131,7 +139,7 @@ def consensus_points(observations: Rays) -> np.ndarray:
     offset = points[:, :, None] - centers[None, None, :, None]
     depth = (offset * rays[:, None]).sum(-1)
     aside2 = np.maximum((offset**2).sum(-1) - depth**2, 0.0)
-    sigma2 = KEYPOINT_SIGMA_M**2 + (ANGLE_SIGMA * depth) ** 2
+    sigma2 = observations.sigma_m**2 + (ANGLE_SIGMA * depth) ** 2
     cost = np.minimum(aside2 / sigma2, 9.0)
     cost = np.where(depth > 0.1, cost, 9.0) * score[:, None]
     cost = cost.sum(axis=2) - 1e-3 * both * sin2
@@ -155,22 +163,21 @@ def renewed(observations: Rays, joints: np.ndarray) -> np.ndarray:
         As expected; NaN where nothing is.
     """
     expected = residuals(observations, joints)
-    elsewhere = (np.nan_to_num(expected) > ROBUST).sum(axis=1) > 1
-    some = np.nonzero(elsewhere.any(axis=1))[0]
-    if len(some) == 0:
+    person, joint = np.nonzero((expected > ROBUST).sum(axis=1) > 1)
+    if len(person) == 0:
         return joints
-    seen = observations.take(some)
+    seen = observations.pick(person, joint)
     agreed = consensus_points(seen)
-    cost = np.minimum(residuals(seen, agreed), _FAR) ** 2
-    gain = np.nansum(np.minimum(expected[some], _FAR) ** 2 - cost, axis=1)
-    better = elsewhere[some] & (gain > _FAR**2)
+    cost = np.minimum(residuals(seen, agreed)[0].T, _FAR) ** 2
+    gain = np.nansum(np.minimum(expected[person, :, joint], _FAR) ** 2 - cost, axis=1)
+    better = gain > _FAR**2
     joints = joints.copy()
-    joints[some] = np.where(better[..., None], agreed, joints[some])
+    joints[person[better], joint[better]] = agreed[0, better]
     return joints
 
 
 def bone_lengths(
-    observations: Rays, joints: np.ndarray, weight: np.ndarray
+    joints: np.ndarray, information: np.ndarray, vector: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """How long the bones of P persons are by the rays alone.
 
@@ -179,8 +186,9 @@ def bone_lengths(
 
     Parameters
     ----------
-    observations : Rays
     joints : ndarray, shape (P, 17, 3), metres, world
+    information, vector : ndarray, shapes (P, 17, 3, 3) and (P, 17, 3)
+        Of the joints by the rays, and its product with where these meet.
     weight : ndarray, shape (P, V, 17)
         See :class:`Triangulated`.
 
@@ -189,14 +197,9 @@ def bone_lengths(
     length, variance : ndarray, shape (P, 26), metres and square metres
         The variance is infinite where fewer than two views see one of the ends.
     """
-    rays = observations.rays
-    _, _, sigma2 = ray_errors(observations, joints)
-    firm = (observations.score * weight / sigma2)[..., None, None]
-    across = firm * (_EYE - rays[..., :, None] * rays[..., None, :])
-    aside = observations.centers[:, None] - joints[:, None]
-    covariance = np.linalg.inv(across.sum(axis=1) + _LOOSE * _EYE)
-    pulled = (across @ aside[..., None]).sum(axis=1)
-    points = joints + (covariance @ pulled)[..., 0]
+    covariance = np.linalg.inv(information + _LOOSE * _EYE)
+    pulled = vector - (information @ joints[..., None])[..., 0]
+    points = joints + (covariance @ pulled[..., None])[..., 0]
     bone = points[:, BONE_A] - points[:, BONE_B]
     ends = covariance[:, BONE_A] + covariance[:, BONE_B]
     square = (bone**2).sum(axis=-1)
@@ -252,7 +255,7 @@ def ray_errors(observations: Rays, joints: np.ndarray) -> tuple[np.ndarray, ...]
     offset = joints[:, None] - observations.centers[None, :, None]
     depth = np.einsum("pvja,pvja->pvj", offset, observations.rays)
     aside2 = np.maximum(np.einsum("pvja,pvja->pvj", offset, offset) - depth**2, 0.0)
-    return depth, aside2, KEYPOINT_SIGMA_M**2 + (ANGLE_SIGMA * depth) ** 2
+    return depth, aside2, observations.sigma_m**2 + (ANGLE_SIGMA * depth) ** 2
 
 
 def complete(joints: np.ndarray, observations: Rays) -> np.ndarray:
