@@ -106,8 +106,10 @@ class PoseEstimator:
             depth or {},
         )
         groups, result = scene.people()
-        self._recognise(groups, result, expected, stamp_ns)
-        self._prefer_elders(groups, result, expected)
+        there = np.array([person.joints for person in expected]).reshape(-1, 17, 3)
+        apart = body_distance(there[:, None], result.joints)
+        self._recognise(groups, apart, stamp_ns)
+        self._prefer_elders(groups, apart)
         persons = [
             self._seen(group, result, k, detections, expected, stamp_ns)
             for k, group in enumerate(groups)
@@ -118,7 +120,7 @@ class PoseEstimator:
                 track.seen_s += min(elapsed_s, _LOOK_S) * (track.hits > 1)
             elif track.cameras <= looked:
                 track.vain_s += min(elapsed_s, _LOOK_S)
-        return persons + self._unseen(persons, expected)
+        return persons + self._unseen(persons, expected, apart)
 
     def _remembered(self, track: Track, patience_s: float) -> bool:
         """Whether somebody may still be there, who was looked for in vain.
@@ -128,45 +130,30 @@ class PoseEstimator:
         missed_s = track.missed_s(self._stamp_ns)
         return track.vain_s <= patience_s and missed_s <= max(patience_s, _BLIND_S)
 
-    def _recognise(
-        self,
-        groups: list[Group],
-        result: Triangulated,
-        expected: list[Prediction],
-        stamp_ns: int,
-    ) -> None:
+    def _recognise(self, groups: list[Group], apart: np.ndarray, stamp_ns: int) -> None:
         """Give people without a track that of one who was lost near by.
 
         First, nobody leaps: who was found too far from where his track expects him is somebody
-        else, and the track goes on as a prediction.
+        else, and the track goes on as a prediction. ``apart``, shape (T, P), is how far tracks
+        expect their people from those who were found, metres.
         """
         for k, group in enumerate(groups):
-            if group.track is not None:
-                there, track = expected[group.track], self.tracks[group.track]
-                reach_m = _reach_m(track, there, group, stamp_ns)
-                if body_distance(result.joints[k], there.joints) > reach_m:
-                    group.track = None
+            t = group.track
+            if t is not None and apart[t, k] > _reach_m(self.tracks[t], group, stamp_ns):
+                group.track = None
         fresh = [k for k, group in enumerate(groups) if group.track is None]
         taken = {group.track for group in groups}
         lost = [t for t in range(len(self.tracks)) if t not in taken]
         if not fresh or not lost:
             return
-        there = np.array([expected[t].joints for t in lost])
-        apart = body_distance(result.joints[fresh][:, None], there[None])
-        reach = np.array(
-            [
-                [_reach_m(self.tracks[t], expected[t], groups[k], stamp_ns) for t in lost]
-                for k in fresh
-            ]
-        )
+        apart = apart[np.ix_(lost, fresh)].T
+        reach = [[_reach_m(self.tracks[t], groups[k], stamp_ns) for t in lost] for k in fresh]
         cost = np.where(apart < reach, apart, _FAR_M)
         for row, column in zip(*linear_sum_assignment(cost), strict=True):
             if cost[row, column] < _FAR_M:
                 groups[fresh[row]].track = lost[column]
 
-    def _prefer_elders(
-        self, groups: list[Group], result: Triangulated, expected: list[Prediction]
-    ) -> None:
+    def _prefer_elders(self, groups: list[Group], apart: np.ndarray) -> None:
         """Who is seen where an older track expects its person is that one.
 
         A detection that was left over for an instant must not go on as somebody else.
@@ -177,8 +164,7 @@ class PoseEstimator:
                 continue
             for k, group in enumerate(groups):
                 younger = group.track is not None and self.tracks[group.track].hits < track.hits
-                apart = body_distance(result.joints[k], expected[t].joints) if younger else np.inf
-                if apart < _SAME_BODY_M:
+                if younger and apart[t, k] < _SAME_BODY_M:
                     group.track = t
                     break
 
@@ -229,18 +215,21 @@ class PoseEstimator:
             age=track.age,
         )
 
-    def _unseen(self, seen: list[Person3D], expected: list[Prediction]) -> list[Person3D]:
+    def _unseen(
+        self, seen: list[Person3D], expected: list[Prediction], apart: np.ndarray
+    ) -> list[Person3D]:
         """People who are not seen at this instant but were just now.
 
         Tracks that lie where somebody else is seen are dropped: they were that person.
         """
         ids = {person.track_id for person in seen}
-        bodies = np.array([person.joints for person in seen]).reshape(-1, 17, 3)
+        taken = (apart < _SAME_BODY_M).any(axis=1)
         persons, dropped = [], set()
-        for track, there in zip(self.tracks, expected, strict=False):  # new tracks come last
+        for t, there in enumerate(expected):  # new tracks come last
+            track = self.tracks[t]
             if track.track_id in ids:
                 continue
-            if len(bodies) and body_distance(there.joints, bodies).min() < _SAME_BODY_M:
+            if taken[t]:
                 dropped.add(track.track_id)
                 continue
             track.age += 1
@@ -277,7 +266,7 @@ def _outer(vectors: np.ndarray) -> np.ndarray:
     return vectors[:, :, None] * vectors[:, None, :]
 
 
-def _reach_m(track: Track, expected: Prediction, group: Group, stamp_ns: int) -> float:
+def _reach_m(track: Track, group: Group, stamp_ns: int) -> float:
     """How far from where a track expects its person he may be found, metres.
 
     A stray detection in one view must not take away the track of somebody who is merely not
