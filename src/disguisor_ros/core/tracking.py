@@ -35,8 +35,11 @@ _HORIZON_S = 0.5
 _BONE_S = 1.0
 _BONE_LEAST_M = 0.022
 
-#: Ears, shoulders and hips.
-_TRUNK = [3, 4, 5, 6, 11, 12]
+#: Ears, shoulders and hips; the share of each joint in their mean.
+_TRUNK = np.array([3, 4, 5, 6, 11, 12])
+_OF_TRUNK = np.isin(np.arange(17), _TRUNK) / len(_TRUNK)
+
+_EYE = np.eye(3)
 
 
 @dataclass
@@ -146,9 +149,9 @@ class Track:
         moved = walking * moving + (self.velocity - walking) * swinging
         speed2 = self.body_covariance[1, 1] + _STROLL**2
         return Prediction(
-            self.joints + moved, self.covariance + spread[:, None, None] * np.eye(3),
+            self.joints + moved, self.covariance + spread[:, None, None] * _EYE,
             speed2 * elapsed**2, self.drift, self.body,
-            self.bones, np.diag(self.bone_covariance) + _BONE_LEAST_M**2,
+            self.bones, self.bone_covariance.diagonal() + _BONE_LEAST_M**2,
         )  # fmt: skip
 
     def _walking(self) -> np.ndarray:
@@ -178,14 +181,14 @@ class Track:
         elif elapsed > 0:
             motion = self.velocity_variance + _AGILITY * min(elapsed, _HORIZON_S)
             # A distance that was guessed, before or now, is no place to tell a motion from.
-            guessed = (self.drift**2).sum(-1) + (drift**2).sum(-1)
-            noise = per_axis(covariance) + per_axis(expected.covariance) + guessed
+            variance = per_axis(covariance) + (self.drift**2 + drift**2).sum(-1)
+            noise = variance + per_axis(expected.covariance)
             gain = motion * elapsed**2 / (motion * elapsed**2 + noise)
             fading = np.exp(-elapsed / _FADE_S)
             change = (gain / elapsed)[:, None] * (joints - expected.joints)
             self.velocity = self.velocity * fading + change
             self.velocity_variance = np.clip(motion * (1.0 - gain), 0.05**2, 1.5**2)
-            self._measure_body(joints - self.joints, per_axis(covariance) + guessed, elapsed)
+            self._measure_body(joints - self.joints, variance, elapsed)
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
         self.drift = drift
         self.body = joints if measured else self.body
@@ -207,7 +210,7 @@ class Track:
 
     def _measure_body(self, moved: np.ndarray, variance: np.ndarray, elapsed: float) -> None:
         """Kalman filter of the trunk's velocity, from how far the joints (17, 3) have moved."""
-        moved, noise = moved[_TRUNK].mean(axis=0), _BODY_NOISE_M**2 + variance[_TRUNK].mean()
+        moved, noise = _OF_TRUNK @ moved, _BODY_NOISE_M**2 + _OF_TRUNK @ variance
         forward = np.array([[1.0, elapsed], [0.0, 1.0]])
         prior = forward @ self.body_covariance @ forward.T
         prior += motion_noise(_BODY_AGILITY, elapsed)
@@ -216,7 +219,7 @@ class Track:
         # The filter's own place lags behind the joints that were measured last.
         self.body_lag = self.body_lag + self.body_velocity * elapsed + gain[0] * surprise - moved
         self.body_velocity = self.body_velocity + gain[1] * surprise
-        self.body_covariance = prior - np.outer(gain, prior[0])
+        self.body_covariance = prior - gain[:, None] * prior[0]
 
 
 def per_axis(covariance: np.ndarray) -> np.ndarray:
