@@ -9,7 +9,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.detections import Detections, gather_detections
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.multiview import Group, Scene
-from disguisor_ros.core.tracking import Prediction, Track, body_distance
+from disguisor_ros.core.tracking import Prediction, Track, body_distance, predict
 from disguisor_ros.core.triangulation import Triangulated
 from disguisor_ros.core.types import DepthView, Person3D
 
@@ -97,7 +97,7 @@ class PoseEstimator:
         elapsed_s = (stamp_ns - (self._stamp_ns or stamp_ns)) * 1e-9
         self._stamp_ns = stamp_ns
         self.tracks = [t for t in self.tracks if self._remembered(t, self.forget_s)]
-        expected = [track.predict(stamp_ns) for track in self.tracks]
+        expected = predict(self.tracks, stamp_ns)
         scene = Scene(
             detections,
             [cameras[name] for name in detections.names],

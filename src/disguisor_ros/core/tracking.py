@@ -136,29 +136,8 @@ class Track:
         return (stamp_ns - self.stamp_ns) * 1e-9
 
     def predict(self, stamp_ns: int) -> Prediction:
-        """Where the person is at a later time.
-
-        The body goes on as it went for a while; what the joints did beside that fades at once.
-        """
-        elapsed = self.missed_s(stamp_ns)
-        walking = self._walking()
-        moving = fading_s(min(elapsed, _HORIZON_S), _FADE_S)
-        swinging = fading_s(elapsed, _SWING_S)
-        spread = self.velocity_variance * elapsed**2
-        spread += _AGILITY * motion_noise(1.0, min(elapsed, _HORIZON_S))[0, 0]
-        moved = walking * moving + (self.velocity - walking) * swinging
-        speed2 = self.body_covariance[1, 1] + _STROLL**2
-        return Prediction(
-            self.joints + moved, self.covariance + spread[:, None, None] * _EYE,
-            speed2 * elapsed**2, self.drift, self.body,
-            self.bones, self.bone_covariance.diagonal() + _BONE_LEAST_M**2,
-        )  # fmt: skip
-
-    def _walking(self) -> np.ndarray:
-        """Velocity of the body as far as it is more than noise (James-Stein), shape (3,), m/s."""
-        speed2 = self.body_velocity @ self.body_velocity
-        noise = 3.0 * self.body_covariance[1, 1] / max(speed2, 1e-9)
-        return max(0.0, 1.0 - noise) * self.body_velocity
+        """Where the person is at a later time."""
+        return predict([self], stamp_ns)[0]
 
     def update(
         self,
@@ -220,6 +199,36 @@ class Track:
         self.body_lag = self.body_lag + self.body_velocity * elapsed + gain[0] * surprise - moved
         self.body_velocity = self.body_velocity + gain[1] * surprise
         self.body_covariance = prior - gain[:, None] * prior[0]
+
+
+def predict(tracks: list[Track], stamp_ns: int) -> list[Prediction]:
+    """Where people are at a later time.
+
+    Bodies go on as they went for a while; what the joints did beside that fades at once.
+    """
+    if not tracks:
+        return []
+    elapsed = np.array([track.missed_s(stamp_ns) for track in tracks])[:, None, None]
+    soon = np.minimum(elapsed, _HORIZON_S)
+    speed_variance = np.array([track.body_covariance[1, 1] for track in tracks])[:, None, None]
+    # The body's velocity as far as it is more than noise (James-Stein).
+    walking = np.array([[track.body_velocity] for track in tracks])
+    noise = 3.0 * speed_variance / np.maximum((walking**2).sum(-1, keepdims=True), 1e-9)
+    walking *= np.maximum(0.0, 1.0 - noise)
+    beside = np.array([track.velocity for track in tracks]) - walking
+    moved = walking * fading_s(soon, _FADE_S) + beside * fading_s(elapsed, _SWING_S)
+    joints = np.array([track.joints for track in tracks]) + moved
+    spread = np.array([track.velocity_variance for track in tracks])[..., None] * elapsed**2
+    spread += _AGILITY[:, None] * motion_noise(1.0, soon)[0, 0]
+    covariance = np.array([track.covariance for track in tracks]) + spread[..., None] * _EYE
+    body_variance = (speed_variance + _STROLL**2) * elapsed**2
+    return [
+        Prediction(
+            joints[k], covariance[k], float(body_variance[k, 0, 0]), track.drift, track.body,
+            track.bones, track.bone_covariance.diagonal() + _BONE_LEAST_M**2,
+        )
+        for k, track in enumerate(tracks)
+    ]  # fmt: skip
 
 
 def per_axis(covariance: np.ndarray) -> np.ndarray:
