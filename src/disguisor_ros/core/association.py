@@ -279,12 +279,12 @@ def cluster(
         attraction[:, seeds] = affinity[:, seeds]
         for nodes in members:
             if nodes[0] not in seeds:
-                label = _reassign(label, nodes, attraction)
+                _reassign(label, nodes, attraction)
     label = _joined(label, view, affinity)
     for _ in range(rounds):
-        before = label
+        before = label.copy()
         for nodes in members:
-            label = _reassign(label, nodes, affinity)
+            _reassign(label, nodes, affinity)
         label = _joined(label, view, affinity)
         if np.array_equal(before[:, None] == before, label[:, None] == label):
             break
@@ -316,18 +316,14 @@ def _joined(label: np.ndarray, view: np.ndarray, affinity: np.ndarray) -> np.nda
         mean[j] = mean[:, j] = -np.inf
 
 
-def _reassign(label: np.ndarray, nodes: np.ndarray, affinity: np.ndarray) -> np.ndarray:
+def _reassign(label: np.ndarray, nodes: np.ndarray, affinity: np.ndarray) -> None:
     """Assign the nodes of one view optimally to the groups that the other views make."""
-    member = np.eye(len(label))[label]
-    member[nodes] = 0.0
-    free = np.nonzero(~member.any(axis=0))[0]
-    gain = affinity[nodes] @ member
-    gain[:, free] = -1e9
-    gain[:, free[: len(nodes)]] = 0.0
-    columns = linear_sum_assignment(-gain)[1]
-    label = label.copy()
-    label[nodes] = columns
-    return label
+    label[nodes] = len(label)
+    wanted = np.bincount(label)[:-1] > 0
+    wanted[np.nonzero(~wanted)[0][: len(nodes)]] = True  # groups that they may found
+    groups = np.nonzero(wanted)[0]
+    gain = affinity[nodes] @ (label[:, None] == groups)
+    label[nodes] = groups[linear_sum_assignment(gain, maximize=True)[1]]
 
 
 def mirrored_members(

@@ -103,6 +103,10 @@ class Camera:
         return self.tf_world_camera[:3, 3]
 
     @cached_property
+    def _inverse(self) -> np.ndarray:
+        return np.linalg.inv(self.matrix)
+
+    @cached_property
     def distorted(self) -> bool:
         """Whether the lens distorts at all."""
         return bool(self.distortion.any())
@@ -150,8 +154,7 @@ class Camera:
         """
         pixels = np.asarray(pixels, dtype=np.float64)
         if not self.distorted:
-            inverse = np.linalg.inv(self.matrix)
-            return pixels @ inverse[:2, :2].T + inverse[:2, 2]
+            return pixels @ self._inverse[:2, :2].T + self._inverse[:2, 2]
         flat = np.ascontiguousarray(pixels.reshape(-1, 1, 2))
         if len(flat) == 0:
             return pixels.copy()
@@ -165,9 +168,8 @@ class Camera:
     def rays(self, pixels: np.ndarray) -> np.ndarray:
         """Unit directions in the world of the rays through pixels, shape (..., 3)."""
         normalized = self.undistort(pixels)
-        directions = np.concatenate([normalized, np.ones_like(normalized[..., :1])], axis=-1)
-        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
-        return directions @ self.tf_camera_world[:3, :3]
+        directions = normalized @ self.tf_camera_world[:2, :3] + self.tf_camera_world[2, :3]
+        return directions / np.sqrt((directions**2).sum(axis=-1, keepdims=True))
 
     def inside(self, pixels: np.ndarray, margin: float = 0.0) -> np.ndarray:
         """Whether pixels lie in the image grown by ``margin`` pixels, shape (...), bool."""
