@@ -9,7 +9,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.detections import Detections, gather_detections
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.multiview import Group, Scene
-from disguisor_ros.core.tracking import Prediction, Track, body_distance, predict
+from disguisor_ros.core.tracking import Prediction, Track, body_distance, learn_bones, predict
 from disguisor_ros.core.triangulation import Triangulated
 from disguisor_ros.core.types import DepthView, Person3D
 
@@ -110,6 +110,9 @@ class PoseEstimator:
         apart = body_distance(there[:, None], result.joints)
         self._recognise(groups, apart, stamp_ns)
         self._prefer_elders(groups, apart)
+        known = [k for k, group in enumerate(groups) if group.track is not None]
+        tracks = [self.tracks[groups[k].track] for k in known]
+        learn_bones(tracks, result.bones[known], result.bone_variance[known], stamp_ns)
         persons = [
             self._seen(group, result, k, detections, expected, stamp_ns)
             for k, group in enumerate(groups)
@@ -180,7 +183,6 @@ class PoseEstimator:
         """Update or bear the track of a person who is seen."""
         if group.track is not None:
             track = self.tracks[group.track]
-            track.learn_bones(result.bones[k], result.bone_variance[k], track.missed_s(stamp_ns))
             track.update(
                 result.joints[k],
                 result.covariance[k],

@@ -174,19 +174,6 @@ class Track:
         self.hits += 1
         self.vain_s = 0.0
 
-    def learn_bones(self, length: np.ndarray, variance: np.ndarray, elapsed_s: float) -> None:
-        """Take measured lengths of bones and their variances.
-
-        Detectors' errors stay for a while: what was measured just before says little more. Each
-        bone also tells how tall the person is, and so of the others.
-        """
-        seen = np.isfinite(variance)
-        noise = np.diag(variance[seen] * max(_BONE_S / max(elapsed_s, 1e-3), 1.0))
-        known = self.bone_covariance[seen]
-        gain = np.linalg.solve(known[:, seen] + noise, known).T
-        self.bones = self.bones + gain @ (length - self.bones)[seen]
-        self.bone_covariance = self.bone_covariance - gain @ known
-
     def _measure_body(self, moved: np.ndarray, variance: np.ndarray, elapsed: float) -> None:
         """Kalman filter of the trunk's velocity, from how far the joints (17, 3) have moved."""
         moved, noise = _OF_TRUNK @ moved, _BODY_NOISE_M**2 + _OF_TRUNK @ variance
@@ -229,6 +216,30 @@ def predict(tracks: list[Track], stamp_ns: int) -> list[Prediction]:
         )
         for k, track in enumerate(tracks)
     ]  # fmt: skip
+
+
+def learn_bones(
+    tracks: list[Track], length: np.ndarray, variance: np.ndarray, stamp_ns: int
+) -> None:
+    """Take measured lengths of the bones of T people and their variances, shape (T, 26).
+
+    Detectors' errors stay for a while: what was measured just before says little more. Each
+    bone also tells how tall the person is, and so of the others.
+    """
+    if not tracks:
+        return
+    seen = np.isfinite(variance)
+    missed_s = np.array([[max(track.missed_s(stamp_ns), 1e-3)] for track in tracks])
+    noise = np.where(seen, variance, 1.0) * np.maximum(_BONE_S / missed_s, 1.0)
+    covariance = np.array([track.bone_covariance for track in tracks])
+    known = covariance * seen[..., None]
+    total = known * seen[:, None] + noise[..., None] * np.eye(len(BONE_LENGTH_M))
+    gain = np.linalg.solve(total, known).swapaxes(1, 2)
+    covariance -= gain @ known
+    bones = np.array([track.bones for track in tracks])
+    bones += (gain @ ((length - bones) * seen)[..., None])[..., 0]
+    for k, track in enumerate(tracks):
+        track.bones, track.bone_covariance = bones[k], covariance[k]
 
 
 def per_axis(covariance: np.ndarray) -> np.ndarray:
