@@ -36,6 +36,9 @@ _STRANGER = 2.0
 #: Joints are sought from a prediction that is sharper than this, else from the rays, metres.
 _SHARP_M = 0.12
 
+#: Covariance of joints that may be anywhere.
+_NOWHERE = np.diag([np.inf] * 3)
+
 #: Nobody's head is farther from the shoulders than this, metres: such a detection shows nobody,
 #: and placed just before the camera it would cover all of the image.
 _NECK_M = 0.6
@@ -152,7 +155,7 @@ class Scene:
         suspect = confused.any(axis=1)
         for group in groups:
             members = np.array(list(group.detections.values()), dtype=int)
-            if suspect[members].any() and confused[np.ix_(members, members)].any():
+            if suspect[members].any() and confused[members][:, members].any():
                 turned = mirrored_members(detections, members, self.floor.z_m)
                 group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
         return groups
@@ -269,16 +272,17 @@ class Scene:
         detections, views = self.detections, len(self.detections.names)
         rays = np.zeros((len(groups), views, 17, 3))
         score = np.zeros((len(groups), views, 17))
+        seen = [(k, *item) for k, group in enumerate(groups) for item in group.detections.items()]
+        person, view, d = np.array(seen).T
+        rays[person, view], score[person, view] = detections.rays[d], detections.score[d]
         for k, group in enumerate(groups):
-            for view, d in group.detections.items():
-                order = MIRROR if view in group.mirrored else slice(None)
-                rays[k, view] = detections.rays[d, order]
-                score[k, view] = detections.score[d, order]
+            for view in group.mirrored:
+                rays[k, view], score[k, view] = rays[k, view, MIRROR], score[k, view, MIRROR]
         return Rays(detections.centers, rays, score)
 
     def _prior(self, groups: list[Group], settled: dict[int, Settled]) -> Prior:
         joints = np.full((len(groups), 17, 3), np.nan)
-        covariance = np.tile(np.diag([np.inf] * 3), (len(groups), 17, 1, 1))
+        covariance = np.zeros((len(groups), 17, 3, 3)) + _NOWHERE
         drift = np.zeros((len(groups), 17, 3))
         bones = np.tile(BONE_LENGTH_M, (len(groups), 1))
         bone_variance = np.tile(BONE_VARIANCE_M2, (len(groups), 1))

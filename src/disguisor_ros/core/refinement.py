@@ -61,6 +61,12 @@ _OFF_TRUNK = np.hstack(
     [np.eye(5), np.tile([-(1 + _BEYOND) / 2] * 2 + [_BEYOND / 2] * 2, (5, 1))]
 )
 
+#: Left and up of the trunk (rows) as sums of joints; which axes come after each one.
+_TRUNK = np.zeros((3, 17))
+_TRUNK[1, [5, 6, 11, 12]] = [1, -1, 1, -1]
+_TRUNK[2, [5, 6, 11, 12]] = [1, 1, -1, -1]
+_NEXT, _LAST = np.array([1, 2, 0]), np.array([2, 0, 1])
+
 _INNER = np.isin(BONE_A, CORE) & np.isin(BONE_B, CORE)
 _CORE_A, _CORE_B = (np.searchsorted(CORE, end[_INNER]) for end in (BONE_A, BONE_B))
 _OUTER = np.array([
@@ -319,11 +325,12 @@ def _add_pose(blocks, vector, joints, axes, limp: np.ndarray) -> None:
 
 def _trunk_axes(joints: np.ndarray) -> np.ndarray:
     """Forward, left and up of trunks as rows, shape (P, 3, 3)."""
-    up = _unit(joints[:, 5] + joints[:, 6] - joints[:, 11] - joints[:, 12])
-    left = joints[:, 5] - joints[:, 6] + joints[:, 11] - joints[:, 12]
-    left = _unit(left - (left * up).sum(-1, keepdims=True) * up)
-    turned = left[:, [1, 2, 0]] * up[:, [2, 0, 1]] - left[:, [2, 0, 1]] * up[:, [1, 2, 0]]
-    return np.stack([turned, left, up], axis=1)
+    axes = _TRUNK @ joints
+    left, up = axes[:, 1], axes[:, 2]
+    up[:] = _unit(up)
+    left[:] = _unit(left - (left * up).sum(-1, keepdims=True) * up)
+    axes[:, 0] = left[:, _NEXT] * up[:, _LAST] - left[:, _LAST] * up[:, _NEXT]
+    return axes
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
