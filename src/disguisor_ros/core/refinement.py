@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from disguisor_ros.core.covariance import inverses
 from disguisor_ros.core.skeleton import (
     ARM_COVARIANCE_M2,
     ARM_MEAN_M,
@@ -45,6 +46,7 @@ _HELD_ITERATIONS = 4
 _HELD = 0.1
 
 _EYE = np.eye(3)
+_ROW, _COLUMN = np.indices((3, 3)).reshape(2, 9)
 
 #: Elbow and wrist or knee and ankle of each limb, and where it hangs on the core.
 _LIMBS = np.array([[7, 9], [8, 10], [13, 15], [14, 16]])
@@ -118,7 +120,7 @@ class Prior:
         known = np.isfinite(self.joints[..., 0])
         total = self.covariance + self.drift[..., :, None] * self.drift[..., None, :]
         information = np.zeros_like(total)
-        information[known] = np.linalg.inv(total[known])
+        information[known] = inverses(total[known])
         return information
 
 
@@ -284,12 +286,10 @@ class _Problem:
 
 def _quadratic_of_rays(observations: Rays) -> np.ndarray:
     """Matrix and vector of the squared distance from each ray, shape (P, V, 17, 9 + 3)."""
-    rays, weight = observations.rays, observations.score**2
-    outer = rays[..., :, None] * rays[..., None, :]
-    across = weight[..., None, None] * (_EYE - outer)
-    center = observations.centers[None, :, None]
-    pulled = weight[..., None] * (center - (rays * center).sum(-1, keepdims=True) * rays)
-    return np.concatenate([across.reshape(*weight.shape, 9), pulled], axis=-1)
+    rays, centers = observations.rays, observations.centers
+    across = _EYE.ravel() - rays[..., _ROW] * rays[..., _COLUMN]
+    nearest = centers[:, None] - (rays @ centers[..., None]) * rays  # to the origin
+    return observations.score[..., None] ** 2 * np.concatenate([across, nearest], axis=-1)
 
 
 def _ray_equations(observations: Rays, rays: np.ndarray, joints: np.ndarray):

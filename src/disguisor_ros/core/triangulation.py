@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from disguisor_ros.core.covariance import inverses
 from disguisor_ros.core.skeleton import (
     ANGLE_SIGMA,
     BONE_A,
@@ -197,7 +198,7 @@ def bone_lengths(
     length, variance : ndarray, shape (P, 26), metres and square metres
         The variance is infinite where fewer than two views see one of the ends.
     """
-    covariance = np.linalg.inv(information + _LOOSE * _EYE)
+    covariance = inverses(information + _LOOSE * _EYE)
     pulled = vector - (information @ joints[..., None])[..., 0]
     points = joints + (covariance @ pulled[..., None])[..., 0]
     bone = points[:, BONE_A] - points[:, BONE_B]
