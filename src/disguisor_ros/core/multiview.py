@@ -165,12 +165,16 @@ class Scene:
         loose, doubtful = [], groups
         while doubtful:
             self._solve(doubtful)
-            doubtful = [group for group in doubtful if self._worst_leaves(group, loose)]
+            misfit = _misfit(np.array([group.result.residual for group in doubtful]))
+            doubtful = [
+                group
+                for group, each in zip(doubtful, misfit, strict=True)
+                if self._worst_leaves(group, each, loose)
+            ]
         return loose
 
-    def _worst_leaves(self, group: Group, loose: list[int]) -> bool:
+    def _worst_leaves(self, group: Group, misfit: np.ndarray, loose: list[int]) -> bool:
         """Move the worst misfit of a group to ``loose``; whether the rest needs another look."""
-        misfit = _misfit(group.result.residual)
         worst = max(group.detections, key=lambda view: misfit[view])
         if misfit[worst] <= _STRANGER:
             return False
@@ -316,6 +320,6 @@ def _carried(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def _misfit(residual: np.ndarray) -> np.ndarray:
-    """Mean residual of each view of a person, each joint capped; (V, 17) to (V,)."""
+    """Mean residual of each view of P persons, each joint capped; (P, V, 17) to (P, V)."""
     seen = np.isfinite(residual)
-    return np.where(seen, np.minimum(residual, 6.0), 0.0).sum(1) / np.maximum(seen.sum(1), 1)
+    return np.where(seen, np.minimum(residual, 6.0), 0.0).sum(2) / np.maximum(seen.sum(2), 1)

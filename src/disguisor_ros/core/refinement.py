@@ -373,8 +373,8 @@ class Equations:
         bone_variance: np.ndarray = BONE_VARIANCE_M2,
     ):
         persons = len(joints)
-        bone = joints[:, BONE_A] - joints[:, BONE_B]
-        length = np.maximum(np.sqrt((bone * bone).sum(-1)), 1e-3)
+        bone = _INCIDENCE.T @ joints
+        length = np.maximum(np.sqrt(np.einsum("pba,pba->pb", bone, bone)), 1e-3)
         axis = bone / length[..., None]
         short = bones - length
         factor = 1.0 / (bone_variance + (short / 3.0) ** 2)
@@ -384,16 +384,18 @@ class Equations:
         diagonal = (_TOUCHES @ outer.reshape(persons, -1, 9)).reshape(blocks.shape)
         diagonal += blocks
         diagonal += 0.5 * _EYE
-        core = np.zeros((persons, 9, 9, 3, 3))
-        core[:, _CORE_A, _CORE_B] = core[:, _CORE_B, _CORE_A] = -outer[:, _INNER]
-        core[:, np.arange(9), np.arange(9)] = diagonal[:, CORE]
-        self.core = core.swapaxes(2, 3).reshape(persons, 27, 27)
+        core = np.zeros((persons, 9, 3, 9, 3))
+        block = core.swapaxes(2, 3)
+        block[:, _CORE_A, _CORE_B] = block[:, _CORE_B, _CORE_A] = -outer[:, _INNER]
+        block[:, np.arange(9), np.arange(9)] = diagonal[:, CORE]
+        self.core = core.reshape(persons, 27, 27)
         self.core_vector = vector[:, CORE]
         self.link = -outer[:, _OUTER[0]]
-        limbs = np.empty((persons, 4, 2, 2, 3, 3))
-        limbs[:, :, 0, 1] = limbs[:, :, 1, 0] = -outer[:, _OUTER[1]]
-        limbs[:, :, [0, 1], [0, 1]] = diagonal[:, _LIMBS]
-        self.limbs = limbs.swapaxes(3, 4).reshape(persons, 4, 6, 6)
+        limbs = np.empty((persons, 4, 6, 6))
+        limbs[..., :3, 3:] = limbs[..., 3:, :3] = -outer[:, _OUTER[1]]
+        limbs[..., :3, :3] = diagonal[:, _LIMBS[:, 0]]
+        limbs[..., 3:, 3:] = diagonal[:, _LIMBS[:, 1]]
+        self.limbs = limbs
         self.limb_vector = vector[:, _LIMBS].reshape(persons, 4, 6)
 
     def add_arms(self, joints: np.ndarray, axes: np.ndarray) -> None:
