@@ -186,7 +186,8 @@ def track_affinity(
     rays = np.ascontiguousarray(detections.rays.transpose(1, 2, 0))
     centers = np.ascontiguousarray(detections.centers[detections.view].T)
     total = (covariance + drift[..., :, None] * drift[..., None, :]).swapaxes(0, 1)
-    joints = joints.swapaxes(0, 1)
+    known = np.isfinite(joints[..., 0]).T
+    joints = np.nan_to_num(joints).swapaxes(0, 1)
     aside = joints[..., None] - centers
     depth = joints @ rays - (rays * centers).sum(axis=1, keepdims=True)
     aside -= depth[:, :, None] * rays[:, None]
@@ -195,12 +196,12 @@ def track_affinity(
     sigma2 /= np.maximum(aside2, 1e-12)
     sigma2 += (MATCH_SIGMA_M**2)[:, None, None] + (ANGLE_SIGMA * depth) ** 2
     residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
-    weight = detections.score.T[:, None] * np.isfinite(joints[..., :1])
+    weight = detections.score.T[:, None] * known[..., None]
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
     evidence = _agreement2(residual2)
     evidence -= 0.5 * _VAGUE * np.log(sigma2 / (MATCH_SIGMA_M**2)[:, None, None])
     total = weight.sum(axis=0)
-    mean = np.where(weight > 0, evidence * weight, 0.0).sum(axis=0) / np.maximum(total, 1e-9)
+    mean = np.einsum("jtn,jtn->tn", evidence, weight) / np.maximum(total, 1e-9)
     guessed = np.linalg.norm(drift, axis=-1).mean(axis=-1) > _GUESSED_M
     return (mean * np.minimum(1.0, total / 2.0)).T * np.where(guessed, _HEARSAY, 1.0)
 
@@ -219,7 +220,7 @@ def settled_owners(affinity: np.ndarray, view: np.ndarray) -> np.ndarray:
         return owner
     clear = affinity > _CLEAR
     rival = affinity > 0.0
-    same_view = 1 * (view[:, None] == view[None])
+    same_view = 1.0 * (view[:, None] == view[None])
     alone = clear & (rival.sum(axis=1, keepdims=True) == 1) & (same_view @ rival == 1)
     found, track = np.nonzero(alone)
     owner[found] = track

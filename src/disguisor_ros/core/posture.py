@@ -162,8 +162,9 @@ class _Fit:
         self.sigma2 = _SIGMA_M[self.seen] ** 2
         self.across = np.eye(3) - self.ray[:, :, None] * self.ray[:, None, :]
         self.body = self.bodies[:, self.seen]
-        self.body_across = (self.across @ self.body[..., None])[..., 0]
-        self.size_own = (self.body * self.body_across).sum(-1)
+        along = np.einsum("hja,ja->hj", self.body, self.ray)
+        self.body_across = self.body - along[..., None] * self.ray
+        self.size_own = np.einsum("hja,hja->hj", self.body, self.body_across)
         self.size_pull = self.body_across @ self.center
         self.robust = np.ones(self.body.shape[:2])
         self.upright = np.full(len(self.body), 1.0 * self.has_floor)
@@ -197,8 +198,8 @@ class _Fit:
     def _weigh(self) -> None:
         position, size = self.solution[:, None, :3], self.solution[:, 3]
         offset = position + size[:, None, None] * self.body - self.center
-        self.depth = (offset * self.ray).sum(-1)
-        aside2 = np.maximum((offset**2).sum(-1) - self.depth**2, 0.0)
+        self.depth = np.einsum("hja,ja->hj", offset, self.ray)
+        aside2 = np.maximum(np.einsum("hja,hja->hj", offset, offset) - self.depth**2, 0.0)
         error2 = np.where(self.depth > _NEAREST_M, aside2 / self.sigma2, 25.0)
         self.robust = 1.0 / (1.0 + error2 / _ROBUST**2)
         total = self.weight.sum()
