@@ -151,13 +151,13 @@ class Scene:
                 groups[person].detections[int(view[node])] = node
             else:
                 groups[person].track = node - count
-        confused = mirrored > straight
-        suspect = confused.any(axis=1)
-        for group in groups:
-            members = np.array(list(group.detections.values()), dtype=int)
-            if suspect[members].any() and confused[members][:, members].any():
-                turned = mirrored_members(detections, members, self.floor.z_m)
-                group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
+        together = label[:count, None] == label[:count]
+        confused = (together & (mirrored > straight)).any(axis=1)
+        for person in set(label[:count][confused]):
+            group = groups[person]
+            members = np.array(list(group.detections.values()))
+            turned = mirrored_members(detections, members, self.floor.z_m)
+            group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
         return groups
 
     def _disowned(self, groups: list[Group]) -> list[int]:

@@ -302,7 +302,7 @@ def _ray_equations(observations: Rays, rays: np.ndarray, joints: np.ndarray):
 
 def _add_prior(blocks, vector, joints, expected, information) -> None:
     off = joints - expected
-    innovation2 = (off * (information @ off[..., None])[..., 0]).sum(-1)
+    innovation2 = np.einsum("pja,pjab,pjb->pj", off, information, off)
     # A prediction that is far off must not hold the person back: it would show as lag.
     information = information / (1.0 + innovation2 / 9.0)[..., None, None]
     blocks += information
