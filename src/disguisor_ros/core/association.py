@@ -186,8 +186,8 @@ def track_affinity(
     rays = np.ascontiguousarray(detections.rays.transpose(1, 2, 0))
     centers = np.ascontiguousarray(detections.centers[detections.view].T)
     total = (covariance + drift[..., :, None] * drift[..., None, :]).swapaxes(0, 1)
-    known = np.isfinite(joints[..., 0]).T
-    joints = np.nan_to_num(joints).swapaxes(0, 1)
+    known = np.isfinite(joints).swapaxes(0, 1)
+    joints = np.where(known, joints.swapaxes(0, 1), 0.0)
     aside = joints[..., None] - centers
     depth = joints @ rays - (rays * centers).sum(axis=1, keepdims=True)
     aside -= depth[:, :, None] * rays[:, None]
@@ -196,7 +196,7 @@ def track_affinity(
     sigma2 /= np.maximum(aside2, 1e-12)
     sigma2 += (MATCH_SIGMA_M**2)[:, None, None] + (ANGLE_SIGMA * depth) ** 2
     residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
-    weight = detections.score.T[:, None] * known[..., None]
+    weight = detections.score.T[:, None] * known[..., :1]
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
     evidence = _agreement2(residual2)
     evidence -= 0.5 * _VAGUE * np.log(sigma2 / (MATCH_SIGMA_M**2)[:, None, None])

@@ -113,7 +113,7 @@ def checked_keypoints(name: str, keypoints: np.ndarray) -> np.ndarray:
     ValueError
         If the shape is not (P, 17, 3).
     """
-    keypoints = np.asarray(keypoints, dtype=np.float64)
+    keypoints = np.array(keypoints, dtype=np.float64)
     if keypoints.size == 0:
         return np.zeros((0, 17, 3))
     if keypoints.ndim != 3 or keypoints.shape[1:] != (17, 3):
@@ -122,7 +122,7 @@ def checked_keypoints(name: str, keypoints: np.ndarray) -> np.ndarray:
             f" got {keypoints.shape}"
         )
     good = np.isfinite(keypoints).all(axis=-1) & (keypoints[..., 2] >= MIN_SCORE)
-    keypoints = np.where(good[..., None], keypoints, 0.0)
+    keypoints[~good] = 0.0
     keypoints[..., 2] = np.minimum(keypoints[..., 2], 1.0)
     return keypoints
 

@@ -190,8 +190,8 @@ def solve(
                 break
             problem, moving = problem.take(~still), moving[~still]
     residual = ray_residuals(observations, joints)
-    robust = 1.0 / (1.0 + (np.nan_to_num(residual, nan=1e3) / ROBUST) ** 2)
-    weight = observations.score * robust
+    robust = 1.0 / (1.0 + (residual / ROBUST) ** 2)
+    weight = np.where(np.isfinite(residual), observations.score * robust, 0.0)
     bones = bone_lengths(joints, *_ray_equations(observations, rays, joints), weight)
     return Triangulated(joints, covariance, residual, weight, *bones)
 

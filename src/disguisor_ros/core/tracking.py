@@ -166,7 +166,8 @@ class Track:
             fading = np.exp(-elapsed / _FADE_S)
             change = (gain / elapsed)[:, None] * (joints - expected.joints)
             self.velocity = self.velocity * fading + change
-            self.velocity_variance = np.clip(motion * (1.0 - gain), 0.05**2, 1.5**2)
+            left = np.maximum(motion * (1.0 - gain), 0.05**2)
+            self.velocity_variance = np.minimum(left, 1.5**2)
             self._measure_body(joints - self.joints, variance, elapsed)
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
         self.drift = drift
