@@ -46,16 +46,26 @@ class FloorEstimator:
         self.z_m = known_z_m
 
     def add(self, joints: np.ndarray, confidence: np.ndarray) -> None:
-        """Learn from a person.
+        """Learn from one person or several.
 
         Parameters
         ----------
-        joints : ndarray, shape (17, 3), metres, world z-up
-        confidence : ndarray, shape (17,)
+        joints : ndarray, shape (..., 17, 3), metres, world z-up
+        confidence : ndarray, shape (..., 17)
             0 for joints that were not seen.
         """
+        if self._known:
+            return
+        for body, sure in zip(joints.reshape(-1, 17, 3), confidence.reshape(-1, 17), strict=True):
+            self._measure(body, sure)
+        floors = np.array(self._samples)
+        floors = floors[np.isfinite(floors)]
+        if len(floors) >= max(_ENOUGH, _MOST * len(self._samples)):
+            self.z_m = float(np.median(floors))
+
+    def _measure(self, joints: np.ndarray, confidence: np.ndarray) -> None:
         used = _USED[confidence[_USED] > 0]
-        if self._known or len(used) < 2:
+        if len(used) < 2:
             return
         height = STANDING_M[used, 2]
         off = height - height.mean()
@@ -65,7 +75,3 @@ class FloorEstimator:
         stands = off @ joints[used, 2] >= _STANDS * off @ off
         floor = np.median(joints[used, 2] - size * height) if stands else np.nan
         self._samples.append(float(floor))
-        floors = np.array(self._samples)
-        floors = floors[np.isfinite(floors)]
-        if len(floors) >= max(_ENOUGH, _MOST * len(self._samples)):
-            self.z_m = float(np.median(floors))

@@ -125,9 +125,9 @@ class Scene:
         return found, self._absorbed(found, loose)
 
     def _learn_floor(self, groups: list[Group]) -> None:
-        for group in groups:
-            if group.result is not None and len(group.detections) > 1:
-                self.floor.add(group.result.joints, group.result.weight.max(axis=0))
+        seen = [g.result for g in groups if g.result is not None and len(g.detections) > 1]
+        joints = np.array([result.joints for result in seen])
+        self.floor.add(joints, np.array([result.weight.max(axis=0) for result in seen]))
 
     def _associate(self) -> list[Group]:
         detections = self.detections

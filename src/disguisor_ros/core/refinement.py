@@ -254,8 +254,7 @@ class _Problem:
             observations, _quadratic_of_rays(observations),
             np.nan_to_num(prior.joints), prior.information(),
             limp, lonely, floor_z_m, pull, distance_m, firmness,
-            np.broadcast_to(prior.bones, (persons, len(BONE_A))),
-            np.broadcast_to(prior.bone_variance, (persons, len(BONE_A))),
+            np.zeros((persons, 1)) + prior.bones, np.zeros((persons, 1)) + prior.bone_variance,
         )  # fmt: skip
 
     def take(self, persons: np.ndarray) -> _Problem:
@@ -328,13 +327,14 @@ def _trunk_axes(joints: np.ndarray) -> np.ndarray:
     axes = _TRUNK @ joints
     left, up = axes[:, 1], axes[:, 2]
     up[:] = _unit(up)
-    left[:] = _unit(left - (left * up).sum(-1, keepdims=True) * up)
+    left[:] = _unit(left - np.einsum("pa,pa->p", left, up)[:, None] * up)
     axes[:, 0] = left[:, _NEXT] * up[:, _LAST] - left[:, _LAST] * up[:, _NEXT]
     return axes
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.sqrt((vectors**2).sum(-1, keepdims=True)), 1e-6)
+    length = np.sqrt(np.einsum("pa,pa->p", vectors, vectors))
+    return vectors / np.maximum(length, 1e-6)[:, None]
 
 
 def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -> None:
@@ -406,7 +406,7 @@ class Equations:
         off = (joints[:, _ARMS] - joints[:, 5:7, None]) @ axes.swapaxes(1, 2)[:, None]
         off = (off - _ARM_MEAN_M).reshape(-1, 2, 6, 1)
         pull = _ARM_INFORMATION @ off
-        robust = 1.0 / (1.0 + (off * pull).sum((-2, -1)) / 9.0)
+        robust = 1.0 / (1.0 + np.einsum("psab,psab->ps", off, pull) / 9.0)
         turn = np.zeros((len(joints), 1, 6, 6))
         turn[:, 0, :3, :3] = turn[:, 0, 3:, 3:] = axes
         back = robust[..., None, None] * turn.swapaxes(-1, -2)
