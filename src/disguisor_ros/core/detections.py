@@ -93,7 +93,7 @@ def gather_detections(
     view = np.repeat(np.arange(len(names)), count)
     index = np.concatenate([np.arange(n) for n in [*count, 0]])
     keypoints = np.concatenate([*found, np.zeros((0, 17, 3))])
-    pixels, score = keypoints[..., :2], keypoints[..., 2]
+    pixels, score = keypoints[..., :2].copy(), keypoints[..., 2].copy()  # whole rows are taken
     kept = _distinct(view, pixels, score)
     view, index, pixels, score = view[kept], index[kept], pixels[kept], score[kept]
     first = np.searchsorted(view, np.arange(len(names) + 1))
