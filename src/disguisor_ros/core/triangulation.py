@@ -123,9 +123,9 @@ def consensus_points(observations: Rays) -> np.ndarray:
     if len(first) == 0 or persons == 0:
         return np.full((persons, score.shape[2], 3), np.nan)
     a, b = rays[:, first], rays[:, second]
-    baseline = (centers[first] - centers[second])[None, :, None]
-    cosine = (a * b).sum(-1)
-    along_a, along_b = (a * baseline).sum(-1), (b * baseline).sum(-1)
+    baseline = centers[first] - centers[second]
+    cosine = np.einsum("pkja,pkja->pkj", a, b)
+    along_a, along_b = (np.einsum("pkja,ka->pkj", ray, baseline) for ray in (a, b))
     sin2 = np.maximum(1.0 - cosine**2, 1e-9)
     depth_a = (cosine * along_b - along_a) / sin2
     depth_b = (along_b - cosine * along_a) / sin2
@@ -138,8 +138,8 @@ def consensus_points(observations: Rays) -> np.ndarray:
     both = np.sqrt(score[:, first] * score[:, second])
     usable = (both > 0) & (depth_a > 0.1) & (depth_b > 0.1) & (sin2 > 0.003)
     offset = points[:, :, None] - centers[None, None, :, None]
-    depth = (offset * rays[:, None]).sum(-1)
-    aside2 = np.maximum((offset**2).sum(-1) - depth**2, 0.0)
+    depth = np.einsum("pkvja,pvja->pkvj", offset, rays)
+    aside2 = np.maximum(np.einsum("pkvja,pkvja->pkvj", offset, offset) - depth**2, 0.0)
     sigma2 = observations.sigma_m**2 + (ANGLE_SIGMA * depth) ** 2
     cost = np.minimum(aside2 / sigma2, 9.0)
     cost = np.where(depth > 0.1, cost, 9.0) * score[:, None]
