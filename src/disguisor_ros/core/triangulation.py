@@ -31,6 +31,9 @@ _BONE_NOISE_M = 0.02
 #: What holds joints that rays do not, inverse square metres: next to nothing.
 _LOOSE = 1e-3
 
+#: Joints (column) that a detector swaps together (row).
+_LIMBS = np.array([np.isin(np.arange(17), limb) for limb in SWAP_GROUPS]) * 1.0
+
 _EYE = np.eye(3)
 
 
@@ -232,15 +235,11 @@ def unswap(observations: Rays, joints: np.ndarray) -> Rays:
     both = np.isfinite(straight) & np.isfinite(crossed)
     before = np.where(both, np.minimum(straight, 4.0) ** 2, 0.0)
     after = np.where(both, np.minimum(crossed, 4.0) ** 2, 0.0)
+    gain, clear = (before - after) @ _LIMBS.T, 4.0 * np.sqrt(both @ _LIMBS.T) + 1e-9
+    swapped = (gain > clear) @ _LIMBS > 0
     rays, score = observations.rays.copy(), observations.score.copy()
-    for limb in SWAP_GROUPS:
-        gain = (before[..., limb] - after[..., limb]).sum(-1)
-        clear = 4.0 * np.sqrt(both[..., limb].sum(-1)) + 1e-9
-        person, view = np.nonzero(gain > clear)
-        if len(person):
-            at = doubtful[person][:, None], view[:, None], limb[None]
-            rays[at] = mirrored.rays[person[:, None], view[:, None], limb[None]]
-            score[at] = mirrored.score[person[:, None], view[:, None], limb[None]]
+    rays[doubtful] = np.where(swapped[..., None], mirrored.rays, rays[doubtful])
+    score[doubtful] = np.where(swapped, mirrored.score, score[doubtful])
     return Rays(observations.centers, rays, score)
 
 
