@@ -28,9 +28,9 @@ from disguisor_ros.core.triangulation import (
     Rays,
     Triangulated,
     bone_lengths,
+    in_sigmas,
     ray_errors,
 )
-from disguisor_ros.core.triangulation import residuals as ray_residuals
 
 #: No joint is nearer to the floor, metres.
 _SOLE_M = 0.03
@@ -189,10 +189,11 @@ def solve(
             if still.all():
                 break
             problem, moving = problem.take(~still), moving[~still]
-    residual = ray_residuals(observations, joints)
+    errors = ray_errors(observations, joints)
+    residual = in_sigmas(observations, *errors)
     robust = 1.0 / (1.0 + (residual / ROBUST) ** 2)
     weight = np.where(np.isfinite(residual), observations.score * robust, 0.0)
-    bones = bone_lengths(joints, *_ray_equations(observations, rays, joints), weight)
+    bones = bone_lengths(joints, *_ray_equations(observations, rays, *errors), weight)
     return Triangulated(joints, covariance, residual, weight, *bones)
 
 
@@ -268,7 +269,8 @@ class _Problem:
 
     def linearized(self, joints: np.ndarray) -> Equations:
         """Normal equations at joints, shape (P, 17, 3)."""
-        blocks, vector = _ray_equations(self.observations, self.rays, joints)
+        errors = ray_errors(self.observations, joints)
+        blocks, vector = _ray_equations(self.observations, self.rays, *errors)
         _add_prior(blocks, vector, joints, self.expected, self.information)
         axes = _trunk_axes(joints)
         _add_pose(blocks, vector, joints, axes, self.limp & _LEGS)
@@ -291,12 +293,11 @@ def _quadratic_of_rays(observations: Rays) -> np.ndarray:
     return observations.score[..., None] ** 2 * np.concatenate([across, nearest], axis=-1)
 
 
-def _ray_equations(observations: Rays, rays: np.ndarray, joints: np.ndarray):
+def _ray_equations(observations: Rays, rays: np.ndarray, _depth, aside2, sigma2):
     """Information of joints by their rays alone, and its product with where these meet."""
-    _, aside2, sigma2 = ray_errors(observations, joints)
     factor = 1.0 / (sigma2 + aside2 * (observations.score / ROBUST) ** 2)
     total = (factor[..., None] * rays).sum(axis=1)
-    return total[..., :9].reshape(*joints.shape, 3), total[..., 9:]
+    return total[..., :9].reshape(*total.shape[:2], 3, 3), total[..., 9:]
 
 
 def _add_prior(blocks, vector, joints, expected, information) -> None:

@@ -245,7 +245,11 @@ def unswap(observations: Rays, joints: np.ndarray) -> Rays:
 
 def residuals(observations: Rays, joints: np.ndarray) -> np.ndarray:
     """Distances of rays from joints in standard deviations, shape (P, V, 17); NaN without ray."""
-    depth, aside2, sigma2 = ray_errors(observations, joints)
+    return in_sigmas(observations, *ray_errors(observations, joints))
+
+
+def in_sigmas(observations: Rays, depth, aside2, sigma2) -> np.ndarray:
+    """Residuals by what :func:`ray_errors` gives."""
     residual = np.where(depth > 0.05, np.sqrt(aside2 / sigma2) * observations.score, 10.0)
     return np.where((observations.score > 0) & np.isfinite(depth), residual, np.nan)
 
