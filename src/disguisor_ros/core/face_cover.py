@@ -201,8 +201,11 @@ def _cover(
         whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
         margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.along_m
         measured = agreement(depth, camera, whole, np.where(face, surface_m, np.inf), margin_m)
-        side = 2 * int(np.ceil(one.margin_px + np.abs(one.sweep_px).max())) + 1
-        front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
+        if one.aside_m > UNSURE_SIGMA_M:
+            front_m = np.full_like(surface_m, surface_m.min())
+        else:
+            side = 2 * int(np.ceil(one.margin_px)) + 1
+            front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
         front_m[~reach] = np.inf
         hidden = in_front(depth, camera, whole, front_m, margin_m)
         if one.aside_m > UNSURE_SIGMA_M:
@@ -233,20 +236,19 @@ def _reach(camera, one: PosedHead, template, crop: Crop, sought, head) -> np.nda
     """All pixels of the window that a face may take up, wherever it is within its margin."""
     away = cv2.distanceTransform((~sought).astype(np.uint8), cv2.DIST_L2, 3)
     reach = away <= one.margin_px + 0.5 * crop.window.step
-    if np.abs(one.sweep_px).max() >= 1:
-        reach = _swept(reach, one.sweep_px)
+    if len(one.ends_px):
+        reach = _hull(reach, one.ends_px - (crop.window.x, crop.window.y))
     muzzle = _muzzle(camera, one, template, crop, sought.shape)
     # Behind the back of a head nothing of it is seen.
     reach |= muzzle if one.turn_deg < PROFILE_DEG else muzzle & ~head
     return _also_moved(reach, one.sighting.shift_px)
 
 
-def _swept(mask: np.ndarray, sweep_px: np.ndarray) -> np.ndarray:
-    """Hull of a mask that is moved by up to ``sweep_px`` (2,), both ways."""
-    outline = outline_of(mask)
-    ends = np.rint(np.concatenate([outline - sweep_px, outline + sweep_px])).astype(np.int32)
+def _hull(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Hull of a mask and points (N, 2), pixels of the mask."""
+    points = np.concatenate([outline_of(mask), np.clip(points, -4096, 4096)])
     out = np.zeros(mask.shape, np.uint8)
-    cv2.fillConvexPoly(out, cv2.convexHull(ends), 1)
+    cv2.fillConvexPoly(out, cv2.convexHull(np.rint(points).astype(np.int32)), 1)
     return out.astype(bool)
 
 
