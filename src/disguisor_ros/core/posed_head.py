@@ -122,7 +122,8 @@ def pose_head(
     ends_px = np.empty((0, 2))
     if unsure:
         sweep_m = (wide_m - thin_m) * displaced @ directions[:, 1]
-        ends_px = _ends(camera, outline, sweep_m, thin_m + _SPARSE_M, 2 * template.radius)
+        margin_m = max(thin_m, MUZZLE_M) + _SPARSE_M
+        ends_px = _ends(camera, outline, sweep_m, margin_m, 2 * template.radius)
     window = _window(camera, outline, around_px, ends_px)
     if window is None:
         return None
