@@ -105,12 +105,13 @@ def pose_head(
     px_per_m = focal / distance_m
     covariance = _covariance(head)
     along_m, across, displaced = _spread(camera, covariance, vertices.mean(axis=0))
-    if sighting.detection >= 0:
+    detected = sighting.detection >= 0
+    if detected:
         # Where this image itself shows the head, only the distance from the camera can be far off.
         across = bounded(across, most=UNSURE_SIGMA_M)
     (thin_m, aside_m), directions = _axes(across)
     turned_m = TURNED_M * np.interp(turn_deg, _TURNED_DEG, (0.0, 1.0))
-    unsure = aside_m > UNSURE_SIGMA_M
+    unsure = not detected and aside_m > UNSURE_SIGMA_M
     thin_m, wide_m = (
         min(MARGIN_M + turned_m + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
         for sigma_m in (thin_m if unsure else aside_m, aside_m)
