@@ -104,7 +104,7 @@ def pose_head(
     turn_deg = _turn_deg(camera, tf_world_head)
     px_per_m = focal / distance_m
     covariance = _covariance(head)
-    along_m, across, displaced = _spread(camera, covariance, vertices.mean(axis=0))
+    along_m, across, moved = _spread(camera, covariance, vertices.mean(axis=0))
     detected = sighting.detection >= 0
     if detected:
         # Where this image itself shows the head, only the distance from the camera can be far off.
@@ -122,7 +122,7 @@ def pose_head(
     outline = vertices[::_SPARSE]
     ends_px = np.empty((0, 2))
     if unsure:
-        sweep_m = (wide_m - thin_m) * displaced @ directions[:, 1]
+        sweep_m = (wide_m - thin_m) / aside_m**2 * moved @ directions[:, 1]
         margin_m = max(thin_m, MUZZLE_M) + _SPARSE_M
         ends_px = _ends(camera, outline, sweep_m, margin_m, 2 * template.radius)
     window = _window(camera, outline, around_px, ends_px)
@@ -155,16 +155,15 @@ def _spread(
         Standard deviation along the ray, metres.
     across : ndarray, shape (2, 2), square metres
         Covariance along x and y of the image, at the distance of the head.
-    displaced : ndarray, shape (3, 2)
-        How far the head probably is from its place, metres, camera frame, for a metre across.
+    moved : ndarray, shape (3, 2), square metres
+        Covariance of the place, camera frame, with how far off the head is across.
     """
     rotation = camera.tf_camera_world[:3, :3]
     covariance = rotation @ covariance @ rotation.T
     ray = center / np.linalg.norm(center)
     slope = np.array([[1.0, 0.0, -ray[0] / ray[2]], [0.0, 1.0, -ray[1] / ray[2]]])
-    across = slope @ covariance @ slope.T
-    displaced = covariance @ slope.T @ np.linalg.pinv(across)
-    return float(np.sqrt(ray @ covariance @ ray)), across, displaced
+    moved = covariance @ slope.T
+    return float(np.sqrt(ray @ covariance @ ray)), slope @ moved, moved
 
 
 def _ends(
