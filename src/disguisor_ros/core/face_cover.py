@@ -17,7 +17,7 @@ from disguisor_ros.core.face_claim import (
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.named_face import named_box, named_face, relief_m
 from disguisor_ros.core.occlusion import agreement, in_front, ruled_out
-from disguisor_ros.core.posed_head import MUZZLE_M, UNSURE_SIGMA_M, Crop, PosedHead, pose_head
+from disguisor_ros.core.posed_head import MUZZLE_M, Crop, PosedHead, pose_head
 from disguisor_ros.core.rendering import Window, diffuse
 from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
@@ -187,25 +187,31 @@ def _cover(
     """Grow a rendered face by its margin, take out what hides it, and describe the region."""
     known = hits.triangle >= 0
     face = crop.enlarge(known & template.on_face[hits.triangle])
-    sought = face
-    if one.aside_m > UNSURE_SIGMA_M:
-        sought = crop.enlarge(known)
-    elif one.sigma_m > DOUBT_SIGMA_M and one.turn_deg > _DOUBT_DEG:
-        sought = crop.enlarge(known & template.on_front[hits.triangle])
-    if not sought.any():
-        return None
     surface_m = crop.enlarge(hits.depth_m)
-    reach = _reach(camera, one, template, crop, sought, np.isfinite(surface_m))
+    unsure = len(one.ends_px) > 0
+    if unsure:
+        reach = _hull(one.ends_px - (crop.window.x, crop.window.y), face.shape)
+    else:
+        sought = face
+        if one.sigma_m > DOUBT_SIGMA_M and one.turn_deg > _DOUBT_DEG:
+            sought = crop.enlarge(known & template.on_front[hits.triangle])
+        if not sought.any():
+            return None
+        reach = _reach(camera, one, template, crop, sought, np.isfinite(surface_m))
+    reach = _also_moved(reach, one.sighting.shift_px)
     hidden, measured = np.zeros_like(face), 0.0
     if depth is not None:
         whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
         margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.along_m
         measured = agreement(depth, camera, whole, np.where(face, surface_m, np.inf), margin_m)
-        side = 2 * int(np.ceil(one.margin_px + np.abs(one.sweep_px).max())) + 1
-        front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
+        if unsure:
+            front_m = np.full_like(surface_m, one.distance_m - template.radius)
+        else:
+            side = 2 * int(np.ceil(one.margin_px)) + 1
+            front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
         front_m[~reach] = np.inf
         hidden = in_front(depth, camera, whole, front_m, margin_m)
-        if one.aside_m > UNSURE_SIGMA_M:
+        if unsure:
             center = np.asarray(one.head.tf_world_head, dtype=np.float64)[:3, 3]
             along_m = template.radius + _SOUGHT_SIGMAS * one.along_m
             reach &= ~ruled_out(
@@ -233,20 +239,16 @@ def _reach(camera, one: PosedHead, template, crop: Crop, sought, head) -> np.nda
     """All pixels of the window that a face may take up, wherever it is within its margin."""
     away = cv2.distanceTransform((~sought).astype(np.uint8), cv2.DIST_L2, 3)
     reach = away <= one.margin_px + 0.5 * crop.window.step
-    if np.abs(one.sweep_px).max() >= 1:
-        reach = _swept(reach, one.sweep_px)
     muzzle = _muzzle(camera, one, template, crop, sought.shape)
     # Behind the back of a head nothing of it is seen.
-    reach |= muzzle if one.turn_deg < PROFILE_DEG else muzzle & ~head
-    return _also_moved(reach, one.sighting.shift_px)
+    return reach | (muzzle if one.turn_deg < PROFILE_DEG else muzzle & ~head)
 
 
-def _swept(mask: np.ndarray, sweep_px: np.ndarray) -> np.ndarray:
-    """Hull of a mask that is moved by up to ``sweep_px`` (2,), both ways."""
-    outline = outline_of(mask)
-    ends = np.rint(np.concatenate([outline - sweep_px, outline + sweep_px])).astype(np.int32)
-    out = np.zeros(mask.shape, np.uint8)
-    cv2.fillConvexPoly(out, cv2.convexHull(ends), 1)
+def _hull(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Convex hull of points (N, 2) as a mask."""
+    out = np.zeros(shape, np.uint8)
+    points = np.rint(np.clip(points, -4096, 4096)).astype(np.int32)
+    cv2.fillConvexPoly(out, cv2.convexHull(points), 1)
     return out.astype(bool)
 
 
@@ -312,11 +314,9 @@ def _muzzle(camera, one: PosedHead, template, crop: Crop, shape) -> np.ndarray:
     center = base.mean(axis=0)
     tip = center + _MUZZLE_WIDTH * (base - center) + MUZZLE_M * one.forward
     pixels, _ = camera.project_camera(np.concatenate([base, tip]))
-    out = np.zeros(shape, np.uint8)
-    if np.isfinite(pixels).all():
-        pixels = np.rint(pixels - (crop.window.x, crop.window.y)).astype(np.int32)
-        cv2.fillConvexPoly(out, cv2.convexHull(np.clip(pixels, -4096, 4096)), 1)
-    return out.astype(bool)
+    if not np.isfinite(pixels).all():
+        return np.zeros(shape, bool)
+    return _hull(pixels - (crop.window.x, crop.window.y), shape)
 
 
 def _also_moved(mask: np.ndarray, shift_px: np.ndarray) -> np.ndarray:

@@ -42,6 +42,10 @@ UNKNOWN_SIGMA_M = 0.1
 _SPARSE = 16
 _SPARSE_M = 0.01
 
+#: Points around one that a margin reaches, for a margin of 1: an octagon about the circle.
+_AROUND = np.stack([np.cos(_EIGHTHS := np.arange(8) * np.pi / 4), np.sin(_EIGHTHS)], axis=1)
+_AROUND /= np.cos(np.pi / 8)
+
 #: Largest number of rays along a side of a head; larger heads are sampled more coarsely.
 _MAX_RAYS = 160
 
@@ -51,8 +55,9 @@ class PosedHead:
     """A head in one camera's frame, with the window that it takes up in the image.
 
     ``sigma_m`` is the standard deviation per axis, ``along_m`` that along the view and ``aside_m``
-    the worst across it. ``margin_px`` is how far the cover reaches around
-    the face, ``sweep_px`` (2,) how much farther in one direction of the image, both ways.
+    the worst across it. ``margin_px`` is how far the cover reaches around the face. Who is unsure
+    may be farther off in one direction: ``ends_px`` (N, 2) are points around the head, margin
+    included, as it looks at both ends of that; none for others.
     """
 
     head: Head
@@ -65,7 +70,7 @@ class PosedHead:
     along_m: float
     aside_m: float
     margin_px: float
-    sweep_px: np.ndarray
+    ends_px: np.ndarray
     px_per_m: float
     window: Window
     forward: np.ndarray
@@ -99,23 +104,28 @@ def pose_head(
     turn_deg = _turn_deg(camera, tf_world_head)
     px_per_m = focal / distance_m
     covariance = _covariance(head)
-    along_m, across = _spread(camera, covariance, vertices.mean(axis=0))
-    if sighting.detection >= 0:
+    along_m, across, moved = _spread(camera, covariance, vertices.mean(axis=0))
+    detected = sighting.detection >= 0
+    if detected:
         # Where this image itself shows the head, only the distance from the camera can be far off.
         across = bounded(across, most=UNSURE_SIGMA_M)
     (thin_m, aside_m), directions = _axes(across)
     turned_m = TURNED_M * np.interp(turn_deg, _TURNED_DEG, (0.0, 1.0))
-    if aside_m <= UNSURE_SIGMA_M:
-        thin_m = aside_m
+    unsure = not detected and aside_m > UNSURE_SIGMA_M
     thin_m, wide_m = (
         min(MARGIN_M + turned_m + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
-        for sigma_m in (thin_m, aside_m)
+        for sigma_m in (thin_m if unsure else aside_m, aside_m)
     )
     margin_px = max(thin_m * px_per_m, MIN_MARGIN_PX)
-    sweep_px = (wide_m - thin_m) * px_per_m * directions[:, 1]
-    around_px = max(margin_px, MUZZLE_M * px_per_m) + np.abs(sweep_px).max()
+    around_px = max(margin_px, MUZZLE_M * px_per_m)
     around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * px_per_m
-    window = _window(camera, vertices[::_SPARSE], around_px)
+    outline = vertices[::_SPARSE]
+    ends_px = np.empty((0, 2))
+    if unsure:
+        sweep_m = (wide_m - thin_m) / aside_m**2 * moved @ directions[:, 1]
+        margin_m = max(thin_m, MUZZLE_M) + _SPARSE_M
+        ends_px = _ends(camera, outline, sweep_m, margin_m, 2 * template.radius)
+    window = _window(camera, outline, around_px, ends_px)
     if window is None:
         return None
     rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
@@ -123,13 +133,13 @@ def pose_head(
     sigma_m = float(np.sqrt(np.trace(covariance) / 3))
     return PosedHead(
         head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, along_m, aside_m,
-        margin_px, sweep_px, px_per_m, window, rotation[:, 0],
+        margin_px, ends_px, px_per_m, window, rotation[:, 0],
     )  # fmt: skip
 
 
 def _spread(
     camera: Camera, covariance: np.ndarray, center: np.ndarray
-) -> tuple[float, np.ndarray]:
+) -> tuple[float, np.ndarray, np.ndarray]:
     """How far off a head may be in one view.
 
     Parameters
@@ -145,12 +155,35 @@ def _spread(
         Standard deviation along the ray, metres.
     across : ndarray, shape (2, 2), square metres
         Covariance along x and y of the image, at the distance of the head.
+    moved : ndarray, shape (3, 2), square metres
+        Covariance of the place, camera frame, with how far off the head is across.
     """
     rotation = camera.tf_camera_world[:3, :3]
     covariance = rotation @ covariance @ rotation.T
     ray = center / np.linalg.norm(center)
     slope = np.array([[1.0, 0.0, -ray[0] / ray[2]], [0.0, 1.0, -ray[1] / ray[2]]])
-    return float(np.sqrt(ray @ covariance @ ray)), slope @ covariance @ slope.T
+    moved = covariance @ slope.T
+    return float(np.sqrt(ray @ covariance @ ray)), slope @ moved, moved
+
+
+def _ends(
+    camera: Camera, vertices: np.ndarray, sweep_m: np.ndarray, margin_m: float, nearest_m: float
+) -> np.ndarray:
+    """Pixels (N, 2) around a head that is moved by ``sweep_m`` (3,), and the other way.
+
+    What moves along a line in the room does so in the image, but the nearer the larger: all that
+    the head may look like on its way lies in the hull of these.
+    """
+    distance_m = vertices[:, 2].mean()
+    ends = []
+    for way_m in (sweep_m, -sweep_m):
+        nearer_m = max(-way_m[2], 1e-9)
+        way_m = way_m * np.clip((distance_m - nearest_m) / nearer_m, 0.0, 1.0)
+        pixels, depth_m = camera.project_camera(vertices + way_m)
+        margin_px = margin_m * camera.matrix[0, 0] / depth_m.mean()
+        ends.append(pixels[:, None] + margin_px * _AROUND)
+    ends = np.concatenate(ends).reshape(-1, 2)
+    return ends[np.isfinite(ends).all(axis=1)]
 
 
 def _covariance(head: Head) -> np.ndarray:
@@ -175,15 +208,19 @@ def _turn_deg(camera: Camera, tf_world_head: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip(forward @ to_camera / max(scale, 1e-9), -1, 1))))
 
 
-def _window(camera: Camera, vertices: np.ndarray, margin_px: float) -> Window | None:
-    """Window around a head and its margin, cut where it is out of the image by more than that."""
+def _window(
+    camera: Camera, vertices: np.ndarray, margin_px: float, ends_px: np.ndarray
+) -> Window | None:
+    """Window around a head, its margin and its ends, cut where it is far out of the image."""
     pixels, _ = camera.project_camera(vertices)
     if not np.isfinite(pixels).any():
         return None
     margin = int(np.ceil(margin_px)) + 1
     size = np.array([camera.width, camera.height])
-    low = np.clip(np.floor(np.nanmin(pixels, axis=0)) - margin, -margin, size + margin)
-    high = np.clip(np.ceil(np.nanmax(pixels, axis=0)) + margin, -margin, size + margin)
+    low = np.min([np.nanmin(pixels, axis=0) - margin, *ends_px], axis=0)
+    high = np.max([np.nanmax(pixels, axis=0) + margin, *ends_px], axis=0)
+    low = np.clip(np.floor(low), -margin, size + margin)
+    high = np.clip(np.ceil(high), -margin, size + margin)
     x, y = low.astype(int)
     width, height = (high - low).astype(int)
     if x >= camera.width or y >= camera.height or x + width <= 0 or y + height <= 0:

@@ -68,7 +68,7 @@ class _Still:
     stamp_ns : int
         When that was.
     seen_ns : int
-        When keypoints of its own last agreed.
+        When keypoints of its own last told how it is turned.
     """
 
     head: Head
@@ -137,8 +137,9 @@ class HeadRegistrar:
             head, found = self._found(body.head, others, depth, stamp_ns)
             heads.append(self._filtered(head, found, stamp_ns))
             followed = found is not None and head is not body.head
-            if followed or (found is not None and head.method == "keypoints"):
-                seen_ns = self._still[head.track_id].seen_ns if followed else stamp_ns
+            seen = body.head.method == "keypoints"
+            if followed or (found is not None and seen):
+                seen_ns = stamp_ns if seen else self._still[head.track_id].seen_ns
                 self._still[head.track_id] = _Still(heads[-1], stamp_ns, seen_ns)
         return heads
 
@@ -162,7 +163,8 @@ class HeadRegistrar:
             again = self._read(before, others, depth)
             better = again is not None and not (own and found.fitness > again.fitness)
             if better and plausible(before, again) and (vague or plausible(head, again)):
-                again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
+                if head.method != "keypoints":
+                    again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
