@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.types import HEAD_JOINTS, Head
@@ -170,7 +170,7 @@ def sight_heads(
             # Of two heads on one spot the surer one is shown.
             cost[i] = np.where(near, mean_m + 2 * sigma_m, np.inf)
     if np.isfinite(cost).any():
-        for i, j in zip(*linear_sum_assignment(np.minimum(cost, 1e3)), strict=True):
+        for i, j in zip(*assign(np.minimum(cost, 1e3)), strict=True):
             if np.isfinite(cost[i, j]):
                 sightings[i].detection = int(j)
                 sightings[i].face_score = float(keypoints[j, :3, 2].max())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.core.detections import similarity
 from disguisor_ros.core.face_detector import FaceDetector, add_faces
@@ -182,7 +182,7 @@ def unexplained(regions: np.ndarray, poses: np.ndarray) -> np.ndarray:
         return regions
     boxes = np.array([_box_of(pose[:, :2]) for pose in poses])
     overlap = box_iou(regions, boxes)
-    row, column = linear_sum_assignment(-overlap)
+    row, column = assign(-overlap)
     good = overlap[row, column] >= REGION_IOU
     return np.delete(regions, row[good], axis=0)
 
