@@ -21,7 +21,14 @@ def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     -------
     rows, columns : ndarray, shape (min(N, M),), int
         In the order of the rows.
+
+    Raises
+    ------
+    ValueError
+        If a cost is not finite.
     """
+    if not np.isfinite(cost).all():
+        raise ValueError("costs must be finite")
     column, _ = lap.lapjv(cost, extend_cost=True, return_cost=False)
     rows = np.flatnonzero(column >= 0)
     return rows, column[rows]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.detections import Detections
 from disguisor_ros.core.skeleton import (
     ANGLE_SIGMA,
@@ -324,7 +324,7 @@ def _reassign(label: np.ndarray, nodes: np.ndarray, affinity: np.ndarray) -> Non
     wanted[np.nonzero(~wanted)[0][: len(nodes)]] = True  # groups that they may found
     groups = np.nonzero(wanted)[0]
     gain = affinity[nodes] @ (label[:, None] == groups)
-    label[nodes] = groups[linear_sum_assignment(gain, maximize=True)[1]]
+    label[nodes] = groups[assign(-gain)[1]]
 
 
 def mirrored_members(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.detections import Detections, gather_detections
 from disguisor_ros.core.floor import FloorEstimator
@@ -154,7 +154,7 @@ class PoseEstimator:
         apart = apart[np.ix_(lost, fresh)].T
         reach = [[_reach_m(self.tracks[t], groups[k], stamp_ns) for t in lost] for k in fresh]
         cost = np.where(apart < reach, apart, _FAR_M)
-        for row, column in zip(*linear_sum_assignment(cost), strict=True):
+        for row, column in zip(*assign(cost), strict=True):
             if cost[row, column] < _FAR_M:
                 groups[fresh[row]].track = lost[column]
 
