@@ -18,7 +18,6 @@ from disguisor_ros.core.types import DepthView, Person3D
 _REACH_M = 0.4
 _SPEED = 1.0
 _SPEED_OF_ONE_VIEW = 0.5
-_FAR_M = 1e3
 
 #: Bodies closer to each other are one.
 _SAME_BODY_M = 0.3
@@ -153,10 +152,9 @@ class PoseEstimator:
             return
         apart = apart[np.ix_(lost, fresh)].T
         reach = [[_reach_m(self.tracks[t], groups[k], stamp_ns) for t in lost] for k in fresh]
-        cost = np.where(apart < reach, apart, _FAR_M)
+        cost = np.where(apart < reach, apart, np.inf)
         for row, column in zip(*assign(cost), strict=True):
-            if cost[row, column] < _FAR_M:
-                groups[fresh[row]].track = lost[column]
+            groups[fresh[row]].track = lost[column]
 
     def _prefer_elders(self, groups: list[Group], apart: np.ndarray) -> None:
         """Who is seen where an older track expects its person is that one.

@@ -169,17 +169,15 @@ def sight_heads(
             near = (weight.sum(axis=1) > 0) & (mean_m < _NEAR_M + 2 * sigma_m)
             # Of two heads on one spot the surer one is shown.
             cost[i] = np.where(near, mean_m + 2 * sigma_m, np.inf)
-    if np.isfinite(cost).any():
-        for i, j in zip(*assign(np.minimum(cost, 1e3)), strict=True):
-            if np.isfinite(cost[i, j]):
-                sightings[i].detection = int(j)
-                sightings[i].face_score = float(keypoints[j, :3, 2].max())
-                scale = sightings[i].radius_px / template.radius
-                off = (keypoints[j, _HEAD, :2] - projected[i]) / scale
-                sightings[i].off_m = weight[j] @ off / weight[j].sum()
-                off, trust = off[:3], weight[j, :3]
-                sightings[i].shift_px = scale * _shift_m(off, trust)
-                sightings[i].likely_px = scale * _shift_m(off, trust, _sureness(heads[i]))
+    for i, j in zip(*assign(cost), strict=True):
+        sightings[i].detection = int(j)
+        sightings[i].face_score = float(keypoints[j, :3, 2].max())
+        scale = sightings[i].radius_px / template.radius
+        off = (keypoints[j, _HEAD, :2] - projected[i]) / scale
+        sightings[i].off_m = weight[j] @ off / weight[j].sum()
+        off, trust = off[:3], weight[j, :3]
+        sightings[i].shift_px = scale * _shift_m(off, trust)
+        sightings[i].likely_px = scale * _shift_m(off, trust, _sureness(heads[i]))
     return sightings
 
 
