@@ -157,13 +157,14 @@ class HeadRegistrar:
         sure = found is not None and plausible(head, found)
         still = self._still.get(head.track_id)
         before = self._followed(still, head, stamp_ns) if still is not None else None
-        own = sure and head.method == "keypoints"
+        seen = head.method == "keypoints"
         vague = head.sigma_m >= VAGUE_M
-        if before is not None and (vague or not own):
+        if before is not None and (vague or not (sure and seen)):
             again = self._read(before, others, depth)
-            better = again is not None and not (own and found.fitness > again.fitness)
+            rival = found.fitness if found is not None and seen else 0.0
+            better = again is not None and again.fitness >= rival
             if better and plausible(before, again) and (vague or plausible(head, again)):
-                if head.method != "keypoints":
+                if not seen:
                     again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
                 return before, again
         if found is not None and not sure:
