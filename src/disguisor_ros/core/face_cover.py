@@ -185,33 +185,22 @@ def _cover(
     camera, one: PosedHead, template, crop: Crop, hits, nearest_m, depth
 ) -> Cover | None:
     """Grow a rendered face by its margin, take out what hides it, and describe the region."""
-    known = hits.triangle >= 0
-    face = crop.enlarge(known & template.on_face[hits.triangle])
+    face = crop.enlarge((hits.triangle >= 0) & template.on_face[hits.triangle])
     surface_m = crop.enlarge(hits.depth_m)
-    unsure = len(one.ends_px) > 0
-    if unsure:
-        reach = _hull(one.ends_px - (crop.window.x, crop.window.y), face.shape)
-    else:
-        sought = face
-        if one.sigma_m > DOUBT_SIGMA_M and one.turn_deg > _DOUBT_DEG:
-            sought = crop.enlarge(known & template.on_front[hits.triangle])
-        if not sought.any():
-            return None
-        reach = _reach(camera, one, template, crop, sought, np.isfinite(surface_m))
-    reach = _also_moved(reach, one.sighting.shift_px)
+    reach = _also_moved(_reach(camera, one, template, crop, hits), one.sighting.shift_px)
     hidden, measured = np.zeros_like(face), 0.0
-    if depth is not None:
+    if depth is not None and reach.any():
         whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
         margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.along_m
         measured = agreement(depth, camera, whole, np.where(face, surface_m, np.inf), margin_m)
-        if unsure:
+        if one.unsure:
             front_m = np.full_like(surface_m, one.distance_m - template.radius)
         else:
             side = 2 * int(np.ceil(one.margin_px)) + 1
             front_m = cv2.erode(surface_m, np.ones((side, side), np.uint8))
         front_m[~reach] = np.inf
         hidden = in_front(depth, camera, whole, front_m, margin_m)
-        if unsure:
+        if one.unsure:
             center = np.asarray(one.head.tf_world_head, dtype=np.float64)[:3, 3]
             along_m = template.radius + _SOUGHT_SIGMAS * one.along_m
             reach &= ~ruled_out(
@@ -235,11 +224,20 @@ def _cover(
     )
 
 
-def _reach(camera, one: PosedHead, template, crop: Crop, sought, head) -> np.ndarray:
+def _reach(camera, one: PosedHead, template, crop: Crop, hits) -> np.ndarray:
     """All pixels of the window that a face may take up, wherever it is within its margin."""
+    known = hits.triangle >= 0
+    head = crop.enlarge(known)
+    if one.unsure:
+        return _hull(one.ends_px - (crop.window.x, crop.window.y), head.shape)
+    half_hidden = one.sigma_m > DOUBT_SIGMA_M and one.turn_deg > _DOUBT_DEG
+    on_sought = template.on_front if half_hidden else template.on_face
+    sought = crop.enlarge(known & on_sought[hits.triangle])
+    if not sought.any():
+        return sought
     away = cv2.distanceTransform((~sought).astype(np.uint8), cv2.DIST_L2, 3)
     reach = away <= one.margin_px + 0.5 * crop.window.step
-    muzzle = _muzzle(camera, one, template, crop, sought.shape)
+    muzzle = _muzzle(camera, one, template, crop, head.shape)
     # Behind the back of a head nothing of it is seen.
     return reach | (muzzle if one.turn_deg < PROFILE_DEG else muzzle & ~head)
 
@@ -247,7 +245,7 @@ def _reach(camera, one: PosedHead, template, crop: Crop, sought, head) -> np.nda
 def _hull(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Convex hull of points (N, 2) as a mask."""
     out = np.zeros(shape, np.uint8)
-    points = np.rint(np.clip(points, -4096, 4096)).astype(np.int32)
+    points = np.rint(np.clip(points, -16384, 16384)).astype(np.int32)
     cv2.fillConvexPoly(out, cv2.convexHull(points), 1)
     return out.astype(bool)
 

@@ -76,6 +76,11 @@ class PosedHead:
     forward: np.ndarray
 
     @property
+    def unsure(self) -> bool:
+        """Whether all that the head may look like is covered, and not only its face."""
+        return len(self.ends_px) > 0
+
+    @property
     def forward_px(self) -> np.ndarray:
         """Pixels across the image for a metre out of the face, shape (2,)."""
         return self.forward[:2] * self.px_per_m
