@@ -221,7 +221,8 @@ def test_a_head_is_not_followed_to_where_depth_agrees_less(
         found = right(head, evidence, expected)
         calls.append(head.method)
         if len(calls) == 1:  # turned too far from what the keypoints say to be believed
-            return replace(found, rotation=found.rotation @ exp_so3(np.array([0, 0, 0.8])), fitness=0.95)
+            turned = found.rotation @ exp_so3(np.array([0, 0, 0.8]))
+            return replace(found, rotation=turned, fitness=0.95)
         return replace(found, translation=found.translation + [0.05, 0.05, 0], fitness=0.8)
 
     monkeypatch.setattr(registrar, "register", misled)

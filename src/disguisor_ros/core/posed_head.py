@@ -101,14 +101,17 @@ def pose_head(
     vertices = np.asarray(head.vertices, dtype=np.float64)
     if vertices.shape != template.vertices.shape or not np.isfinite(vertices).all():
         vertices = template.place(tf_world_head)
+    covariance = _covariance(head)
+    nearest_m = 2 * template.radius
     vertices = camera.to_camera(vertices)
+    if vertices[:, 2].mean() < template.radius:
+        vertices = _brought_into_view(camera, vertices, covariance, nearest_m)
+        if vertices is None:
+            return None
     distance_m = float(vertices[:, 2].mean())
-    if distance_m < template.radius:
-        return None
     focal = camera.matrix[0, 0]
     turn_deg = _turn_deg(camera, tf_world_head)
     px_per_m = focal / distance_m
-    covariance = _covariance(head)
     along_m, across, moved = _spread(camera, covariance, vertices.mean(axis=0))
     detected = sighting.detection >= 0
     if detected:
@@ -117,19 +120,18 @@ def pose_head(
     (thin_m, aside_m), directions = _axes(across)
     turned_m = TURNED_M * np.interp(turn_deg, _TURNED_DEG, (0.0, 1.0))
     unsure = not detected and aside_m > UNSURE_SIGMA_M
-    thin_m, wide_m = (
-        min(MARGIN_M + turned_m + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
-        for sigma_m in (thin_m if unsure else aside_m, aside_m)
-    )
-    margin_px = max(thin_m * px_per_m, MIN_MARGIN_PX)
+    margin_m = MARGIN_M + turned_m + MARGIN_SIGMAS * (thin_m if unsure else aside_m)
+    margin_m = min(margin_m, MAX_MARGIN_M)
+    margin_px = max(margin_m * px_per_m, MIN_MARGIN_PX)
     around_px = max(margin_px, MUZZLE_M * px_per_m)
     around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * px_per_m
     outline = vertices[::_SPARSE]
     ends_px = np.empty((0, 2))
     if unsure:
-        sweep_m = (wide_m - thin_m) / aside_m**2 * moved @ directions[:, 1]
-        margin_m = max(thin_m, MUZZLE_M) + _SPARSE_M
-        ends_px = _ends(camera, outline, sweep_m, margin_m, 2 * template.radius)
+        sweep_m = MARGIN_SIGMAS * (aside_m - thin_m) / aside_m**2 * moved @ directions[:, 1]
+        sweep_m *= min(1.0, MAX_MARGIN_M / np.linalg.norm(sweep_m))
+        margin_m = max(margin_m, MUZZLE_M) + _SPARSE_M
+        ends_px = _ends(camera, outline, sweep_m, margin_m, nearest_m)
     window = _window(camera, outline, around_px, ends_px)
     if window is None:
         return None
@@ -140,6 +142,18 @@ def pose_head(
         head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, along_m, aside_m,
         margin_px, ends_px, px_per_m, window, rotation[:, 0],
     )  # fmt: skip
+
+
+def _brought_into_view(
+    camera: Camera, vertices: np.ndarray, covariance: np.ndarray, nearest_m: float
+) -> np.ndarray | None:
+    """A head behind a camera moved to where it may be before it; None where it cannot be."""
+    rotation = camera.tf_camera_world[:3, :3]
+    toward = rotation @ covariance @ rotation[2]
+    lacking_m = nearest_m - vertices[:, 2].mean()
+    if lacking_m > MARGIN_SIGMAS * np.sqrt(toward[2]):
+        return None
+    return vertices + lacking_m / toward[2] * toward
 
 
 def _spread(
@@ -182,8 +196,8 @@ def _ends(
     distance_m = vertices[:, 2].mean()
     ends = []
     for way_m in (sweep_m, -sweep_m):
-        nearer_m = max(-way_m[2], 1e-9)
-        way_m = way_m * np.clip((distance_m - nearest_m) / nearer_m, 0.0, 1.0)
+        if way_m[2] < 0:  # no nearer than a camera can see a head
+            way_m = way_m * np.clip((nearest_m - distance_m) / way_m[2], 0.0, 1.0)
         pixels, depth_m = camera.project_camera(vertices + way_m)
         margin_px = margin_m * camera.matrix[0, 0] / depth_m.mean()
         ends.append(pixels[:, None] + margin_px * _AROUND)
