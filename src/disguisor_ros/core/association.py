@@ -159,7 +159,8 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     # Where the rays of a joint pass each other is no place to measure bones from.
     points = pairs.points(near)
     weight = pairs.weight[near] * (pairs.residual[near] < _WORST)
-    bones = np.linalg.norm(points[:, BONE_A] - points[:, BONE_B], axis=-1)
+    bones = points[:, BONE_A] - points[:, BONE_B]
+    bones = np.sqrt(np.einsum("kbc,kbc->kb", bones, bones))
     spread2 = pairs.sigma2[near] / np.maximum(pairs.sin2[near], 0.0025)
     variance = (1.5 * BONE_SIGMA_M) ** 2 + 0.5 * (spread2[:, BONE_A] + spread2[:, BONE_B])
     bone_weight = np.minimum(weight[:, BONE_A], weight[:, BONE_B])
@@ -290,9 +291,9 @@ def cluster(
         before = label.copy()
         for nodes in members:
             _reassign(label, nodes, affinity)
-        label = _joined(label, view, affinity)
         if np.array_equal(before[:, None] == before, label[:, None] == label):
             break
+        label = _joined(label, view, affinity)
     return np.unique(label, return_inverse=True)[1]
 
 
