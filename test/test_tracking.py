@@ -3,18 +3,23 @@
 import numpy as np
 from room import person
 
-from disguisor_ros.core.tracking import Track, body_distance, per_axis
+from disguisor_ros.core.tracking import Track, body_distance, learn_motion, per_axis
 
 STEP_NS = 33_333_333
 CERTAIN = np.tile(np.eye(3) * 0.02**2, (17, 1, 1))
+
+
+def see(track, joints, stamp_ns):
+    there, still = track.predict(stamp_ns), np.zeros((1, 17, 3))
+    learn_motion([track], [there], joints[None], CERTAIN[None], still, stamp_ns)
+    track.update(joints, CERTAIN, stamp_ns)
 
 
 def walked(speed, steps=20):
     track = Track(1, person(0, 0), CERTAIN, 0)
     for step in range(1, steps + 1):
         stamp_ns = step * STEP_NS
-        joints = person(speed * stamp_ns * 1e-9, 0)
-        track.update(joints, CERTAIN, stamp_ns, track.predict(stamp_ns))
+        see(track, person(speed * stamp_ns * 1e-9, 0), stamp_ns)
     return track
 
 
@@ -58,7 +63,7 @@ def test_a_guessed_distance_that_is_corrected_is_no_motion():
     track = Track(1, person(0.5, 0), CERTAIN, 0)
     track.drift = np.tile([0.4, 0.0, 0.0], (17, 1))
     stamp_ns = 6 * STEP_NS
-    track.update(person(0, 0), CERTAIN, stamp_ns, track.predict(stamp_ns))
+    see(track, person(0, 0), stamp_ns)
     assert np.abs(track.velocity).max() < 0.8  # and not 0.5 m in 0.2 s
     assert np.abs(track.body_velocity).max() < 0.5
     assert not track.drift.any() and track.anchored
@@ -69,9 +74,6 @@ def test_a_guessed_distance_that_is_corrected_is_no_motion():
 def test_the_body_is_remembered_as_it_was_measured():
     track = walked(0.0)
     guessed = person(0.3, 0)
-    track.update(
-        guessed, CERTAIN, 1_000_000_000, track.predict(1_000_000_000), measured=False,
-        drift=np.full((17, 3), 0.1),
-    )  # fmt: skip
+    track.update(guessed, CERTAIN, 1_000_000_000, measured=False, drift=np.full((17, 3), 0.1))
     there = track.predict(1_100_000_000)
     assert np.allclose(there.body, person(0, 0)) and np.allclose(there.drift, 0.1)

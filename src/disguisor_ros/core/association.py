@@ -40,6 +40,8 @@ _VAGUE = 0.3
 _GUESSED_M = 0.1
 _HEARSAY = 0.5
 
+_MATCH_M2 = (MATCH_SIGMA_M**2)[:, None, None].astype(np.float32)
+
 
 class RayPairs:
     """How the rays of pairs of detections of different views pass each other, K pairs.
@@ -157,7 +159,8 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     # Where the rays of a joint pass each other is no place to measure bones from.
     points = pairs.points(near)
     weight = pairs.weight[near] * (pairs.residual[near] < _WORST)
-    bones = np.linalg.norm(points[:, BONE_A] - points[:, BONE_B], axis=-1)
+    bones = points[:, BONE_A] - points[:, BONE_B]
+    bones = np.sqrt(np.einsum("kbc,kbc->kb", bones, bones))
     spread2 = pairs.sigma2[near] / np.maximum(pairs.sin2[near], 0.0025)
     variance = (1.5 * BONE_SIGMA_M) ** 2 + 0.5 * (spread2[:, BONE_A] + spread2[:, BONE_B])
     bone_weight = np.minimum(weight[:, BONE_A], weight[:, BONE_B])
@@ -182,24 +185,26 @@ def track_affinity(
     drift : ndarray, shape (T, 17, 3), metres
         See :class:`~disguisor_ros.core.tracking.Prediction`.
     """
-    # Laid out as (joint, track, axis, detection), the long axis last: most of the time goes here.
-    rays = np.ascontiguousarray(detections.rays.transpose(1, 2, 0))
-    centers = np.ascontiguousarray(detections.centers[detections.view].T)
-    total = (covariance + drift[..., :, None] * drift[..., None, :]).swapaxes(0, 1)
+    # Laid out as (joint, track, axis, detection), the long axis last: most of the time goes here,
+    # in single precision, micrometres.
+    rays = detections.rays.transpose(1, 2, 0).astype(np.float32, order="C")
+    centers = detections.centers[detections.view].T.astype(np.float32, order="C")
+    total = covariance + drift[..., :, None] * drift[..., None, :]
+    total = total.swapaxes(0, 1).astype(np.float32)
     known = np.isfinite(joints).swapaxes(0, 1)
-    joints = np.where(known, joints.swapaxes(0, 1), 0.0)
+    joints = np.where(known, joints.swapaxes(0, 1), 0.0).astype(np.float32)
     aside = joints[..., None] - centers
     depth = joints @ rays - (rays * centers).sum(axis=1, keepdims=True)
     aside -= depth[:, :, None] * rays[:, None]
     aside2 = np.einsum("jtan,jtan->jtn", aside, aside)
     sigma2 = np.einsum("jtan,jtan->jtn", total @ aside, aside)
     sigma2 /= np.maximum(aside2, 1e-12)
-    sigma2 += (MATCH_SIGMA_M**2)[:, None, None] + (ANGLE_SIGMA * depth) ** 2
+    sigma2 += _MATCH_M2 + (ANGLE_SIGMA * depth) ** 2
     residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
-    weight = detections.score.T[:, None] * known[..., :1]
+    weight = detections.score.T.astype(np.float32)[:, None] * known[..., :1]
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
     evidence = _agreement2(residual2)
-    evidence -= 0.5 * _VAGUE * np.log(sigma2 / (MATCH_SIGMA_M**2)[:, None, None])
+    evidence -= 0.5 * _VAGUE * np.log(sigma2 / _MATCH_M2)
     total = weight.sum(axis=0)
     mean = np.einsum("jtn,jtn->tn", evidence, weight) / np.maximum(total, 1e-9)
     guessed = np.linalg.norm(drift, axis=-1).mean(axis=-1) > _GUESSED_M
@@ -286,9 +291,9 @@ def cluster(
         before = label.copy()
         for nodes in members:
             _reassign(label, nodes, affinity)
-        label = _joined(label, view, affinity)
         if np.array_equal(before[:, None] == before, label[:, None] == label):
             break
+        label = _joined(label, view, affinity)
     return np.unique(label, return_inverse=True)[1]
 
 

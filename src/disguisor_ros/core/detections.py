@@ -67,7 +67,7 @@ class Detections:
     @cached_property
     def along(self) -> np.ndarray:
         """Position of the centre of each view along each ray, shape (N, V, 17), metres."""
-        return np.einsum("vc,njc->nvj", self.centers, self.rays)
+        return (self.rays @ self.centers.T).swapaxes(1, 2)
 
 
 def gather_detections(

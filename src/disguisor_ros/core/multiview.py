@@ -103,26 +103,25 @@ class Scene:
 
     def people(self) -> tuple[list[Group], Triangulated]:
         """Groups with at least one detection, and their joints."""
-        found, loose = self._grouped()
+        found, singles = self._grouped()
         floor_unknown = self.floor.z_m is None
         self._learn_floor(found)
         if floor_unknown and self.floor.z_m is not None:
-            found, loose = self._grouped()  # now without bodies made up in the air
-        singles = [
-            Group({int(self.detections.view[d]): d}) for d in loose if self._shows_a_person(d)
-        ]
+            found, singles = self._grouped()  # now without bodies made up in the air
         self._solve(found + singles)
         everyone = found + [group for group in singles if _whole(group.result.joints)]
         return everyone, stack([group.result for group in everyone], len(self.cameras))
 
-    def _grouped(self) -> tuple[list[Group], list[int]]:
-        """People who are tracked or whom several views see, and the detections left over."""
+    def _grouped(self) -> tuple[list[Group], list[Group]]:
+        """People who are tracked or whom several views see, and others whom one view shows."""
         groups = [group for group in self._associate() if group.detections]
+        alone = [g for g in groups if len(g.detections) == 1 and g.track is None]
         together = [g for g in groups if len(g.detections) > 1 or g.track is not None]
-        loose = [d for g in groups if g not in together for d in g.detections.values()]
-        loose += self._disowned(together)
+        # Most of those will be left: with the others they cost less than by themselves.
+        self._solve(together + [group for group in alone if self._shows_a_person(group)])
+        alone += self._disowned(together)
         found = [group for group in together if group.detections]
-        return found, self._absorbed(found, loose)
+        return found, [g for g in self._absorbed(found, alone) if self._shows_a_person(g)]
 
     def _learn_floor(self, groups: list[Group]) -> None:
         seen = [g.result for g in groups if g.result is not None and len(g.detections) > 1]
@@ -160,7 +159,7 @@ class Scene:
             group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
         return groups
 
-    def _disowned(self, groups: list[Group]) -> list[int]:
+    def _disowned(self, groups: list[Group]) -> list[Group]:
         """Take detections that do not fit out of their groups, the worst first."""
         loose, doubtful = [], groups
         while doubtful:
@@ -173,44 +172,48 @@ class Scene:
             ]
         return loose
 
-    def _worst_leaves(self, group: Group, misfit: np.ndarray, loose: list[int]) -> bool:
+    def _worst_leaves(self, group: Group, misfit: np.ndarray, loose: list[Group]) -> bool:
         """Move the worst misfit of a group to ``loose``; whether the rest needs another look."""
         worst = max(group.detections, key=lambda view: misfit[view])
         if misfit[worst] <= _STRANGER:
             return False
         group.result = None
         if len(group.detections) == 2 and group.track is None:
-            loose.extend(group.detections.values())  # nobody knows which of the two is right
+            # Nobody knows which of the two is right.
+            loose.extend(Group({view: d}) for view, d in group.detections.items())
             group.detections = {}
         else:
-            loose.append(group.detections.pop(worst))
+            loose.append(Group({worst: group.detections.pop(worst)}))
         return bool(group.detections)
 
-    def _absorbed(self, groups: list[Group], loose: list[int]) -> list[int]:
+    def _absorbed(self, groups: list[Group], loose: list[Group]) -> list[Group]:
         """Give loose detections to the people that they coincide with; those that are left."""
         if not groups or not loose:
             return loose
         self._solve(groups)
         joints = np.array([group.result.joints for group in groups])
         left = []
-        for d in sorted(loose, key=lambda d: -self.detections.score[d].sum()):
-            view = int(self.detections.view[d])
+        score = self.detections.score
+        for one in sorted(loose, key=lambda g: -score[list(g.detections.values())].sum()):
+            ((view, d),) = one.detections.items()
             pixels, _ = self.cameras[view].project(joints)
-            score = np.where(np.isfinite(pixels).all(-1), self.detections.score[d], 0.0)
-            area = extent_area(self.detections.pixels[d], self.detections.score[d])
+            seen = np.where(np.isfinite(pixels).all(-1), score[d], 0.0)
+            area = extent_area(self.detections.pixels[d], score[d])
             alike = similarity(
-                np.nan_to_num(pixels), self.detections.pixels[d], score, np.full(len(groups), area)
+                np.nan_to_num(pixels), self.detections.pixels[d], seen, np.full(len(groups), area)
             )
             best = int(alike.argmax())
             if alike[best] < _SAME_OKS:
-                left.append(d)
+                left.append(one)
             elif view not in groups[best].detections:
                 groups[best].detections[view] = d
                 groups[best].result = None
         return left
 
-    def _shows_a_person(self, detection: int) -> bool:
-        score = self.detections.score[detection]
+    def _shows_a_person(self, group: Group) -> bool:
+        """Whether the one detection of a group is more than some joints."""
+        (d,) = group.detections.values()
+        score = self.detections.score[d]
         head = score[list(HEAD_JOINTS)]
         return bool((head > 0).sum() >= 2 or (score > 0.3).sum() >= 5)
 

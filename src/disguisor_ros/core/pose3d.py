@@ -9,7 +9,14 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.detections import Detections, gather_detections
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.multiview import Group, Scene
-from disguisor_ros.core.tracking import Prediction, Track, body_distance, learn_bones, predict
+from disguisor_ros.core.tracking import (
+    Prediction,
+    Track,
+    body_distance,
+    learn_bones,
+    learn_motion,
+    predict,
+)
 from disguisor_ros.core.triangulation import Triangulated
 from disguisor_ros.core.types import DepthView, Person3D
 
@@ -92,8 +99,8 @@ class PoseEstimator:
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
         if self._stamp_ns is None:
-            self._next_id = _first_id(stamp_ns)
-        elapsed_s = (stamp_ns - (self._stamp_ns or stamp_ns)) * 1e-9
+            self._next_id, self._stamp_ns = _first_id(stamp_ns), stamp_ns
+        elapsed_s = (stamp_ns - self._stamp_ns) * 1e-9
         self._stamp_ns = stamp_ns
         self.tracks = [t for t in self.tracks if self._remembered(t, self.forget_s)]
         expected = predict(self.tracks, stamp_ns)
@@ -112,9 +119,18 @@ class PoseEstimator:
         known = [k for k, group in enumerate(groups) if group.track is not None]
         tracks = [self.tracks[groups[k].track] for k in known]
         learn_bones(tracks, result.bones[known], result.bone_variance[known], stamp_ns)
+        measured = [k for k in known if groups[k].anchored and elapsed_s > 0]
+        owners = [groups[k].track for k in measured]
+        learn_motion(
+            [self.tracks[t] for t in owners],
+            [expected[t] for t in owners],
+            result.joints[measured],
+            result.covariance[measured],
+            np.array([groups[k].drift for k in measured]),
+            stamp_ns,
+        )
         persons = [
-            self._seen(group, result, k, detections, expected, stamp_ns)
-            for k, group in enumerate(groups)
+            self._seen(group, result, k, detections, stamp_ns) for k, group in enumerate(groups)
         ]
         looked = set(keypoints_by_camera)
         for track in self.tracks:
@@ -177,19 +193,13 @@ class PoseEstimator:
         result: Triangulated,
         k: int,
         detections: Detections,
-        expected: list[Prediction],
         stamp_ns: int,
     ) -> Person3D:
         """Update or bear the track of a person who is seen."""
         if group.track is not None:
             track = self.tracks[group.track]
             track.update(
-                result.joints[k],
-                result.covariance[k],
-                stamp_ns,
-                expected[group.track],
-                group.anchored,
-                group.drift,
+                result.joints[k], result.covariance[k], stamp_ns, group.anchored, group.drift
             )
         else:
             track = Track(

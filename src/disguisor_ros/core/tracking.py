@@ -144,49 +144,22 @@ class Track:
         joints: np.ndarray,
         covariance: np.ndarray,
         stamp_ns: int,
-        expected: Prediction,
         measured: bool = True,
         drift: np.ndarray | None = None,
     ) -> None:
         """Take over joints that were estimated with the prediction as prior.
 
-        Where the distance was guessed and not measured, a change of it is no motion.
+        Where the distance was guessed and not measured, a change of it is no motion; of others,
+        see :func:`learn_motion`.
         """
-        elapsed = self.missed_s(stamp_ns)
-        drift = np.zeros((17, 3)) if drift is None else drift
-        if elapsed > 0 and not measured:
-            self.velocity = self.velocity * np.exp(-elapsed / _FADE_S)
-            self.body_velocity = self.body_velocity * np.exp(-elapsed / _FADE_S)
-        elif elapsed > 0:
-            motion = self.velocity_variance + _AGILITY * min(elapsed, _HORIZON_S)
-            # A distance that was guessed, before or now, is no place to tell a motion from.
-            variance = per_axis(covariance) + (self.drift**2 + drift**2).sum(-1)
-            noise = variance + per_axis(expected.covariance)
-            gain = motion * elapsed**2 / (motion * elapsed**2 + noise)
-            fading = np.exp(-elapsed / _FADE_S)
-            change = (gain / elapsed)[:, None] * (joints - expected.joints)
-            self.velocity = self.velocity * fading + change
-            left = np.maximum(motion * (1.0 - gain), 0.05**2)
-            self.velocity_variance = np.minimum(left, 1.5**2)
-            self._measure_body(joints - self.joints, variance, elapsed)
+        if not measured:
+            fading = np.exp(-self.missed_s(stamp_ns) / _FADE_S)
+            self.velocity, self.body_velocity = self.velocity * fading, self.body_velocity * fading
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
-        self.drift = drift
+        self.drift = np.zeros((17, 3)) if drift is None else drift
         self.body = joints if measured else self.body
         self.hits += 1
         self.vain_s = 0.0
-
-    def _measure_body(self, moved: np.ndarray, variance: np.ndarray, elapsed: float) -> None:
-        """Kalman filter of the trunk's velocity, from how far the joints (17, 3) have moved."""
-        moved, noise = _OF_TRUNK @ moved, _BODY_NOISE_M**2 + _OF_TRUNK @ variance
-        forward = np.array([[1.0, elapsed], [0.0, 1.0]])
-        prior = forward @ self.body_covariance @ forward.T
-        prior += motion_noise(_BODY_AGILITY, elapsed)
-        gain = prior[:, 0] / (prior[0, 0] + noise)
-        surprise = moved - self.body_lag - self.body_velocity * elapsed
-        # The filter's own place lags behind the joints that were measured last.
-        self.body_lag = self.body_lag + self.body_velocity * elapsed + gain[0] * surprise - moved
-        self.body_velocity = self.body_velocity + gain[1] * surprise
-        self.body_covariance = prior - gain[:, None] * prior[0]
 
 
 def predict(tracks: list[Track], stamp_ns: int) -> list[Prediction]:
@@ -241,6 +214,51 @@ def learn_bones(
     bones += (gain @ ((length - bones) * seen)[..., None])[..., 0]
     for k, track in enumerate(tracks):
         track.bones, track.bone_covariance = bones[k], covariance[k]
+
+
+def learn_motion(
+    tracks: list[Track],
+    expected: list[Prediction],
+    joints: np.ndarray,
+    covariance: np.ndarray,
+    drift: np.ndarray,
+    stamp_ns: int,
+) -> None:
+    """Learn velocities of T people from where they were measured, later than the last time.
+
+    To be called before :meth:`Track.update`, which takes over the same joints.
+    """
+    if not tracks:
+        return
+    elapsed = np.array([[track.missed_s(stamp_ns)] for track in tracks])
+    # A distance that was guessed, before or now, is no place to tell a motion from.
+    guessed = np.array([track.drift for track in tracks])
+    variance = per_axis(covariance) + (guessed**2 + drift**2).sum(axis=-1)
+    motion = np.array([track.velocity_variance for track in tracks])
+    motion += _AGILITY * np.minimum(elapsed, _HORIZON_S)
+    noise = variance + per_axis(np.array([there.covariance for there in expected]))
+    gain = motion * elapsed**2 / (motion * elapsed**2 + noise)
+    velocity = np.array([track.velocity for track in tracks])
+    velocity *= np.exp(-elapsed / _FADE_S)[..., None]
+    surprise = joints - np.array([there.joints for there in expected])
+    velocity += (gain / elapsed)[..., None] * surprise
+    left = np.minimum(np.maximum(motion * (1.0 - gain), 0.05**2), 1.5**2)
+    # The trunk's velocity by a Kalman filter, whose own place lags behind the joints.
+    moved = _OF_TRUNK @ (joints - np.array([track.joints for track in tracks]))
+    forward = np.eye(2) + elapsed[..., None] * np.eye(2, k=1)
+    prior = forward @ np.array([track.body_covariance for track in tracks])
+    prior = prior @ forward.swapaxes(1, 2)
+    prior += motion_noise(_BODY_AGILITY, elapsed[:, 0]).transpose(2, 0, 1)
+    gain = prior[:, 0] / (prior[:, 0, :1] + _BODY_NOISE_M**2 + (variance @ _OF_TRUNK)[:, None])
+    body_velocity = np.array([track.body_velocity for track in tracks])
+    lag = np.array([track.body_lag for track in tracks]) + body_velocity * elapsed - moved
+    body_velocity -= gain[:, 1:] * lag
+    lag -= gain[:, :1] * lag
+    prior -= gain[:, :, None] * prior[:, :1]
+    for k, track in enumerate(tracks):
+        track.velocity, track.velocity_variance = velocity[k], left[k]
+        track.body_velocity, track.body_lag = body_velocity[k], lag[k]
+        track.body_covariance = prior[k]
 
 
 def per_axis(covariance: np.ndarray) -> np.ndarray:
