@@ -208,6 +208,19 @@ def test_the_floor_is_learnt_wherever_it_is():
     assert head_error(p, body) < 0.3
 
 
+def test_people_are_followed_in_a_world_whose_origin_is_far_away():
+    """Frames may begin in the middle of the Earth (ECEF)."""
+    far = np.array([6.4e6, -3e6, 0.0])
+    rig = {
+        name: Camera(c.name, c.width, c.height, c.matrix, shifted(c.tf_camera_world, far))
+        for name, c in RIG.items()
+    }
+    paths = [lambda t: person(-1.5 + t, 0.25) + far, lambda t: person(1.5 - t, -0.25, np.pi) + far]
+    history = run(paths, 60, rig)
+    assert {p.track_id for people in history for p in people} == {p.track_id for p in history[0]}
+    assert head_error(max(history[-1], key=lambda p: p.joints[0, 0]), paths[0](59 / 30)) < 0.02
+
+
 def shifted(tf_camera_world, offset):
     out = tf_camera_world.copy()
     out[:3, 3] -= out[:3, :3] @ offset

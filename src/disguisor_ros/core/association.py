@@ -185,14 +185,15 @@ def track_affinity(
     drift : ndarray, shape (T, 17, 3), metres
         See :class:`~disguisor_ros.core.tracking.Prediction`.
     """
-    # Laid out as (joint, track, axis, detection), the long axis last: most of the time goes here,
-    # in single precision, micrometres.
+    # Laid out as (joint, track, axis, detection), the long axis last: most of the time goes here.
+    # In single precision, from the middle of the cameras: that is micrometres.
+    middle = detections.centers.mean(axis=0)
     rays = detections.rays.transpose(1, 2, 0).astype(np.float32, order="C")
-    centers = detections.centers[detections.view].T.astype(np.float32, order="C")
+    centers = (detections.centers - middle)[detections.view].T.astype(np.float32, order="C")
     total = covariance + drift[..., :, None] * drift[..., None, :]
     total = total.swapaxes(0, 1).astype(np.float32)
     known = np.isfinite(joints).swapaxes(0, 1)
-    joints = np.where(known, joints.swapaxes(0, 1), 0.0).astype(np.float32)
+    joints = np.where(known, (joints - middle).swapaxes(0, 1), 0.0).astype(np.float32)
     aside = joints[..., None] - centers
     depth = joints @ rays - (rays * centers).sum(axis=1, keepdims=True)
     aside -= depth[:, :, None] * rays[:, None]
