@@ -348,6 +348,16 @@ def test_who_was_there_first_keeps_his_number(newcomer_first):
         assert p.track_id == 1
 
 
+def test_a_stray_detection_whose_joints_are_no_body_s_is_nobody():
+    """Depth put it 4 m away, the fitter where it was of human size: 0.6 m before the camera."""
+    one = {"cam1": RIG["cam1"]}
+    depth = {"cam1": flat_depth(RIG["cam1"], 3.9)}
+    keypoints = seen([person(0.0, 0.0)], one, 0.0)
+    assert len(PoseEstimator(floor_z_m=0.0)(keypoints, one, 0, depth)) == 1
+    keypoints["cam1"][..., :2] += np.random.default_rng(10).normal(0, 90, (17, 2))
+    assert PoseEstimator(floor_z_m=0.0)(keypoints, one, 0, depth) == []
+
+
 def test_a_stray_detection_whose_head_is_off_its_shoulders_is_nobody():
     """It was placed 0.26 m before the camera, and two thirds of the image were covered."""
     joints = np.full((17, 3), np.nan)

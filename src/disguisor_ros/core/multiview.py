@@ -30,7 +30,8 @@ from disguisor_ros.core.triangulation import (
 )
 from disguisor_ros.core.types import HEAD_JOINTS, DepthView
 
-#: Mean residual of a detection, in standard deviations, from which it is another person's.
+#: Mean residual of a detection, in standard deviations, from which it is another person's, or,
+#: alone, nobody's.
 _STRANGER = 2.0
 
 #: Joints are sought from a prediction that is sharper than this, else from the rays, metres.
@@ -109,7 +110,7 @@ class Scene:
         if floor_unknown and self.floor.z_m is not None:
             found, singles = self._grouped()  # now without bodies made up in the air
         self._solve(found + singles)
-        everyone = found + [group for group in singles if _whole(group.result.joints)]
+        everyone = found + [group for group in singles if _human(group.result)]
         return everyone, stack([group.result for group in everyone], len(self.cameras))
 
     def _grouped(self) -> tuple[list[Group], list[Group]]:
@@ -303,6 +304,11 @@ class Scene:
                 covariance[k] = settled[k].variance[:, None, None] * np.eye(3)
                 drift[k] = 0.0
         return Prior(joints, covariance, drift, bones, bone_variance)
+
+
+def _human(result: Triangulated) -> bool:
+    """Whether what one view shows can be a body there: of its size, the head on its shoulders."""
+    return bool(_misfit(result.residual[None]).max() <= _STRANGER) and _whole(result.joints)
 
 
 def _whole(joints: np.ndarray) -> bool:
