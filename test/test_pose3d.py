@@ -248,6 +248,14 @@ def test_no_keypoints_no_people():
     assert PoseEstimator()({"cam1": np.zeros((0, 17, 3))}, RIG, 0) == []
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_instant_without_any_camera_is_an_instant_like_others():
+    estimator = PoseEstimator(floor_z_m=0.0)
+    (before,) = estimator(seen([person(0, 0)], RIG), RIG, 0)
+    (p,) = estimator({}, RIG, STEP_NS)
+    assert p.status == "predicted" and p.track_id == before.track_id
+
+
 def test_other_layouts_are_rejected():
     with pytest.raises(ValueError, match="COCO-17"):
         PoseEstimator()({"cam1": np.zeros((2, 25, 3))}, RIG, 0)

@@ -187,7 +187,7 @@ def track_affinity(
     """
     # Laid out as (joint, track, axis, detection), the long axis last: most of the time goes here.
     # In single precision, from the middle of the cameras: that is micrometres.
-    middle = detections.centers.mean(axis=0)
+    middle = detections.centers.sum(axis=0) / max(len(detections.centers), 1)
     rays = detections.rays.transpose(1, 2, 0).astype(np.float32, order="C")
     centers = (detections.centers - middle)[detections.view].T.astype(np.float32, order="C")
     total = covariance + drift[..., :, None] * drift[..., None, :]
