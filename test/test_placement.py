@@ -10,7 +10,7 @@ from test_pose3d import flat_depth
 from disguisor_ros.core.placement import settle, to_depth
 from disguisor_ros.core.posture import place
 from disguisor_ros.core.skeleton import CORE
-from disguisor_ros.core.tracking import Track
+from disguisor_ros.core.tracking import Track, predict
 
 CAMERA = camera_ring(4)["cam1"]
 BODY = person(0.2, 0.1, yaw=0.9)
@@ -52,7 +52,7 @@ def tracked(body, drift=None, elapsed_s=0.2):
     """Prediction of a track that measured somebody a moment ago."""
     track = Track(1, body, CERTAIN, 0, body=body)
     track.drift = np.zeros((17, 3)) if drift is None else drift
-    return track.predict(round(elapsed_s * 1e9))
+    return predict([track], round(elapsed_s * 1e9))[0]
 
 
 def test_a_track_that_was_measured_knows_the_distance_of_a_child():
@@ -71,7 +71,7 @@ def test_seeing_the_same_body_again_and_again_makes_nobody_surer():
         ray = track.joints - CAMERA.center
         track.drift = ray * sigma_m / np.linalg.norm(ray, axis=1, keepdims=True)
         track.stamp_ns = step * 33_000_000
-        one = settle(*view_of(BODY), 0.0, track.predict(track.stamp_ns + 33_000_000), None)
+        one = settle(*view_of(BODY), 0.0, predict([track], track.stamp_ns + 33_000_000)[0], None)
         track.joints, sigma_m = one.joints, one.sigma_m
     assert sigma_m > 0.9 * first.sigma_m
 

@@ -196,10 +196,7 @@ def test_several_views_find_people_in_a_world_that_is_not_z_up():
 
 def test_the_floor_is_learnt_wherever_it_is():
     low = np.array([0, 0, -1.3])
-    rig = {
-        name: Camera(c.name, c.width, c.height, c.matrix, shifted(c.tf_camera_world, low))
-        for name, c in RIG.items()
-    }
+    rig = rig_at(low)
     estimator = PoseEstimator()
     run([lambda t: person(0, 0) + low, lambda t: person(1, 1) + low], 10, rig, estimator)
     one = {"cam1": rig["cam1"]}
@@ -211,14 +208,18 @@ def test_the_floor_is_learnt_wherever_it_is():
 def test_people_are_followed_in_a_world_whose_origin_is_far_away():
     """Frames may begin in the middle of the Earth (ECEF)."""
     far = np.array([6.4e6, -3e6, 0.0])
-    rig = {
-        name: Camera(c.name, c.width, c.height, c.matrix, shifted(c.tf_camera_world, far))
-        for name, c in RIG.items()
-    }
     paths = [lambda t: person(-1.5 + t, 0.25) + far, lambda t: person(1.5 - t, -0.25, np.pi) + far]
-    history = run(paths, 60, rig)
+    history = run(paths, 60, rig_at(far))
     assert {p.track_id for people in history for p in people} == {p.track_id for p in history[0]}
     assert head_error(max(history[-1], key=lambda p: p.joints[0, 0]), paths[0](59 / 30)) < 0.02
+
+
+def rig_at(offset):
+    """The rig, moved by ``offset`` (3,) in the world."""
+    return {
+        name: Camera(c.name, c.width, c.height, c.matrix, shifted(c.tf_camera_world, offset))
+        for name, c in RIG.items()
+    }
 
 
 def shifted(tf_camera_world, offset):

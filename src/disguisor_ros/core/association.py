@@ -40,6 +40,7 @@ _VAGUE = 0.3
 _GUESSED_M = 0.1
 _HEARSAY = 0.5
 
+#: Variance of joints against where a track expects them, (joint, track, detection), square metres.
 _MATCH_M2 = (MATCH_SIGMA_M**2)[:, None, None].astype(np.float32)
 
 

@@ -162,8 +162,7 @@ def extent_area(pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
 def _distinct(view: np.ndarray, pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Indices of detections that show something and are no duplicate of a better one."""
     kept = (score > 0).sum(axis=1) >= _MIN_JOINTS
-    before = np.arange(len(view))[:, None] < np.arange(len(view))
-    first, second = np.nonzero(before & (view[:, None] == view) & kept & kept[:, None])
+    first, second = np.nonzero(np.triu((view[:, None] == view) & kept & kept[:, None], 1))
     if len(first):
         area = extent_area(pixels, score)
         alike = similarity(

@@ -188,8 +188,10 @@ def _cover(
     face = crop.enlarge((hits.triangle >= 0) & template.on_face[hits.triangle])
     surface_m = crop.enlarge(hits.depth_m)
     reach = _also_moved(_reach(camera, one, template, crop, hits), one.sighting.shift_px)
+    if not reach.any():
+        return None
     hidden, measured = np.zeros_like(face), 0.0
-    if depth is not None and reach.any():
+    if depth is not None:
         whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
         margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.along_m
         measured = agreement(depth, camera, whole, np.where(face, surface_m, np.inf), margin_m)

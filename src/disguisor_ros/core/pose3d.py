@@ -157,9 +157,7 @@ class PoseEstimator:
         """
         for k, group in enumerate(groups):
             t = group.track
-            if t is None or apart[t, k] < _REACH_M:  # within anybody's reach
-                continue
-            if apart[t, k] > _reach_m(self.tracks[t], group, stamp_ns):
+            if t is not None and apart[t, k] > _reach_m(self.tracks[t], group, stamp_ns):
                 group.track = None
         fresh = [k for k, group in enumerate(groups) if group.track is None]
         taken = {group.track for group in groups}

@@ -43,8 +43,8 @@ _SPARSE = 16
 _SPARSE_M = 0.01
 
 #: Points around one that a margin reaches, for a margin of 1: an octagon about the circle.
-_AROUND = np.stack([np.cos(_EIGHTHS := np.arange(8) * np.pi / 4), np.sin(_EIGHTHS)], axis=1)
-_AROUND /= np.cos(np.pi / 8)
+_EIGHTHS = np.arange(8) * np.pi / 4
+_AROUND = np.stack([np.cos(_EIGHTHS), np.sin(_EIGHTHS)], axis=1) / np.cos(np.pi / 8)
 
 #: Largest number of rays along a side of a head; larger heads are sampled more coarsely.
 _MAX_RAYS = 160
@@ -101,18 +101,19 @@ def pose_head(
     vertices = np.asarray(head.vertices, dtype=np.float64)
     if vertices.shape != template.vertices.shape or not np.isfinite(vertices).all():
         vertices = template.place(tf_world_head)
-    covariance = _covariance(head)
+    to_camera = camera.tf_camera_world[:3, :3]
+    covariance = to_camera @ _covariance(head) @ to_camera.T
     nearest_m = 2 * template.radius
     vertices = camera.to_camera(vertices)
     if vertices[:, 2].mean() < template.radius:
-        vertices = _brought_into_view(camera, vertices, covariance, nearest_m)
+        vertices = _brought_into_view(vertices, covariance, nearest_m)
         if vertices is None:
             return None
     distance_m = float(vertices[:, 2].mean())
     focal = camera.matrix[0, 0]
     turn_deg = _turn_deg(camera, tf_world_head)
     px_per_m = focal / distance_m
-    along_m, across, moved = _spread(camera, covariance, vertices.mean(axis=0))
+    along_m, across, moved = _spread(covariance, vertices.mean(axis=0))
     detected = sighting.detection >= 0
     if detected:
         # Where this image itself shows the head, only the distance from the camera can be far off.
@@ -130,12 +131,12 @@ def pose_head(
     if unsure:
         sweep_m = MARGIN_SIGMAS * (aside_m - thin_m) / aside_m**2 * moved @ directions[:, 1]
         sweep_m *= min(1.0, MAX_MARGIN_M / np.linalg.norm(sweep_m))
-        margin_m = max(margin_m, MUZZLE_M) + _SPARSE_M
-        ends_px = _ends(camera, outline, sweep_m, margin_m, nearest_m)
+        around_m = max(margin_m, MUZZLE_M) + _SPARSE_M
+        ends_px = _ends(camera, outline, sweep_m, around_m, nearest_m)
     window = _window(camera, outline, around_px, ends_px)
     if window is None:
         return None
-    rotation = camera.tf_camera_world[:3, :3] @ tf_world_head[:3, :3]
+    rotation = to_camera @ tf_world_head[:3, :3]
     normals = template.normals @ rotation.T.astype(np.float32)
     sigma_m = float(np.sqrt(np.trace(covariance) / 3))
     return PosedHead(
@@ -145,11 +146,10 @@ def pose_head(
 
 
 def _brought_into_view(
-    camera: Camera, vertices: np.ndarray, covariance: np.ndarray, nearest_m: float
+    vertices: np.ndarray, covariance: np.ndarray, nearest_m: float
 ) -> np.ndarray | None:
     """A head behind a camera moved to where it may be before it; None where it cannot be."""
-    rotation = camera.tf_camera_world[:3, :3]
-    toward = rotation @ covariance @ rotation[2]
+    toward = covariance[2]
     lacking_m = nearest_m - vertices[:, 2].mean()
     if lacking_m > MARGIN_SIGMAS * np.sqrt(toward[2]):
         return None
@@ -157,13 +157,13 @@ def _brought_into_view(
 
 
 def _spread(
-    camera: Camera, covariance: np.ndarray, center: np.ndarray
+    covariance: np.ndarray, center: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """How far off a head may be in one view.
 
     Parameters
     ----------
-    covariance : ndarray, shape (3, 3), square metres, world
+    covariance : ndarray, shape (3, 3), square metres, camera frame
         Of the head's place.
     center : ndarray, shape (3,), metres, camera frame
         Of the head.
@@ -177,8 +177,6 @@ def _spread(
     moved : ndarray, shape (3, 2), square metres
         Covariance of the place, camera frame, with how far off the head is across.
     """
-    rotation = camera.tf_camera_world[:3, :3]
-    covariance = rotation @ covariance @ rotation.T
     ray = center / np.linalg.norm(center)
     slope = np.array([[1.0, 0.0, -ray[0] / ray[2]], [0.0, 1.0, -ray[1] / ray[2]]])
     moved = covariance @ slope.T
@@ -236,8 +234,8 @@ def _window(
         return None
     margin = int(np.ceil(margin_px)) + 1
     size = np.array([camera.width, camera.height])
-    low = np.min([np.nanmin(pixels, axis=0) - margin, *ends_px], axis=0)
-    high = np.max([np.nanmax(pixels, axis=0) + margin, *ends_px], axis=0)
+    low = np.vstack([np.nanmin(pixels, axis=0) - margin, ends_px]).min(axis=0)
+    high = np.vstack([np.nanmax(pixels, axis=0) + margin, ends_px]).max(axis=0)
     low = np.clip(np.floor(low), -margin, size + margin)
     high = np.clip(np.ceil(high), -margin, size + margin)
     x, y = low.astype(int)

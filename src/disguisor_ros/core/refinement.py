@@ -193,7 +193,7 @@ def solve(
     residual = in_sigmas(observations, *errors)
     robust = 1.0 / (1.0 + (residual / ROBUST) ** 2)
     weight = np.where(np.isfinite(residual), observations.score * robust, 0.0)
-    bones = bone_lengths(joints, *_ray_equations(observations, rays, *errors), weight)
+    bones = bone_lengths(joints, *_ray_equations(observations, rays, *errors[1:]), weight)
     return Triangulated(joints, covariance, residual, weight, *bones)
 
 
@@ -269,8 +269,8 @@ class _Problem:
 
     def linearized(self, joints: np.ndarray) -> Equations:
         """Normal equations at joints, shape (P, 17, 3)."""
-        errors = ray_errors(self.observations, joints)
-        blocks, vector = _ray_equations(self.observations, self.rays, *errors)
+        _, aside2, sigma2 = ray_errors(self.observations, joints)
+        blocks, vector = _ray_equations(self.observations, self.rays, aside2, sigma2)
         _add_prior(blocks, vector, joints, self.expected, self.information)
         axes = _trunk_axes(joints)
         _add_pose(blocks, vector, joints, axes, self.limp & _LEGS)
@@ -293,7 +293,7 @@ def _quadratic_of_rays(observations: Rays) -> np.ndarray:
     return observations.score[..., None] ** 2 * np.concatenate([across, nearest], axis=-1)
 
 
-def _ray_equations(observations: Rays, rays: np.ndarray, _depth, aside2, sigma2):
+def _ray_equations(observations: Rays, rays: np.ndarray, aside2, sigma2):
     """Information of joints by their rays alone, and its product with where these meet."""
     factor = 1.0 / (sigma2 + aside2 * (observations.score / ROBUST) ** 2)
     total = (factor[..., None] * rays).sum(axis=1)

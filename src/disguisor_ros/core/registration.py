@@ -136,9 +136,8 @@ class HeadRegistrar:
             others = np.delete(centers, i, axis=0)
             head, found = self._found(body.head, others, depth, stamp_ns)
             heads.append(self._filtered(head, found, stamp_ns))
-            followed = found is not None and head is not body.head
-            seen = body.head.method == "keypoints"
-            if followed or (found is not None and seen):
+            seen, followed = body.head.method == "keypoints", head is not body.head
+            if found is not None and (seen or followed):
                 seen_ns = stamp_ns if seen else self._still[head.track_id].seen_ns
                 self._still[head.track_id] = _Still(heads[-1], stamp_ns, seen_ns)
         return heads

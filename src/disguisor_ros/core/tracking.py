@@ -135,10 +135,6 @@ class Track:
         """Seconds since the person was last seen."""
         return (stamp_ns - self.stamp_ns) * 1e-9
 
-    def predict(self, stamp_ns: int) -> Prediction:
-        """Where the person is at a later time."""
-        return predict([self], stamp_ns)[0]
-
     def update(
         self,
         joints: np.ndarray,

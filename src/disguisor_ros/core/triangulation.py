@@ -122,7 +122,7 @@ def consensus_points(observations: Rays) -> np.ndarray:
     """
     centers, rays, score = observations.centers, observations.rays, observations.score
     persons, views = score.shape[:2]
-    first, second = np.nonzero(np.arange(views)[:, None] < np.arange(views))
+    first, second = np.triu_indices(views, 1)
     if len(first) == 0 or persons == 0:
         return np.full((persons, score.shape[2], 3), np.nan)
     a, b = rays[:, first], rays[:, second]
