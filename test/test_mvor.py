@@ -12,6 +12,7 @@ from disguisor_ros.core.cameras import invert_rigid
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval import mvor
 from disguisor_ros.eval.datasets import MVOR_COCO, load_mvor
+from disguisor_ros.eval.detected_views import detected_views
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data/mvor"
 NAMES = ["head", "neck", "left_shoulder", "right_shoulder", "left_hip", "right_hip",
@@ -102,8 +103,7 @@ def test_views_count_only_detections_that_meet_the_person():
     keypoints = seen([BODIES[0]], RIG)
     keypoints["cam2"][:, :, 0] += 150.0
     keypoints["cam3"] = keypoints["cam3"][:0]
-    persons = np.array([body[MVOR_COCO] for body in BODIES])
-    assert list(mvor.detected_views(persons, keypoints, RIG)) == [1, 0]
+    assert list(detected_views(np.array(BODIES), keypoints, RIG)) == [1, 0]
 
 
 def test_figures_are_means_by_number_of_views():

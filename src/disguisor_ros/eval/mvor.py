@@ -11,19 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.optimize import linear_sum_assignment
 
-from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.datasets import MVOR_COCO, MVOR_JOINTS, Mvor, load_mvor
+from disguisor_ros.eval.detected_views import detected_views
 
 #: An annotated person counts as found when the shoulders are off by less, metres.
 _MATCH_M = 0.5
-
-#: A view's detector has found a person when the keypoints are off by less on average, metres
-#: at the person's distance.
-_DETECTED_M = 0.25
 
 _NOT_HIPS = [k for k, name in enumerate(MVOR_JOINTS) if not name.endswith("hip")]
 _SHOULDERS = [MVOR_JOINTS.index("left_shoulder"), MVOR_JOINTS.index("right_shoulder")]
@@ -68,44 +64,10 @@ def evaluate(mvor: Mvor) -> dict:
     for frame in track(mvor.frames, description="mvor", console=Console(stderr=True)):
         persons = estimator(frame.keypoints, mvor.cameras, frame.stamp_ns)
         estimated = np.array([person.joints for person in persons]).reshape(-1, 17, 3)
-        views = detected_views(frame.persons, frame.keypoints, mvor.cameras)
+        keypoints = {name: found[:, MVOR_COCO] for name, found in frame.keypoints.items()}
+        views = detected_views(frame.persons, keypoints, mvor.cameras)
         rows += _match(frame.persons, estimated[:, MVOR_COCO], views)
     return _figures(rows)
-
-
-def detected_views(
-    persons: np.ndarray, keypoints: dict[str, np.ndarray], cameras: dict[str, Camera]
-) -> np.ndarray:
-    """In how many views the 2D detector found each annotated person.
-
-    Annotations and detections of a view are matched one to one by the mean distance of their
-    keypoints, at the person's depth.
-
-    Parameters
-    ----------
-    persons : ndarray, shape (A, 8, 3), metres, world
-    keypoints : dict of str to ndarray, shape (P, 17, 3)
-    cameras : dict of str to Camera
-
-    Returns
-    -------
-    ndarray, shape (A,), int
-    """
-    views = np.zeros(len(persons), dtype=int)
-    for name, detections in keypoints.items():
-        if not len(detections) or not len(persons):
-            continue
-        pixels, depth = cameras[name].project(persons)
-        metres = depth / cameras[name].matrix[0, 0]
-        found = detections[:, MVOR_COCO]
-        offset = np.linalg.norm(found[None, ..., :2] - pixels[:, None], axis=-1) * metres[:, None]
-        usable = (found[None, ..., 2] > 0) & np.isfinite(offset)
-        mean = np.where(usable, offset, 0.0).sum(-1) / np.maximum(usable.sum(-1), 1)
-        cost = np.where(usable.sum(-1) >= 3, np.minimum(mean, 1.0), 1.0)
-        matched = linear_sum_assignment(cost)
-        for person, detection in zip(*matched, strict=True):
-            views[person] += cost[person, detection] < _DETECTED_M
-    return views
 
 
 def _match(annotated: np.ndarray, estimated: np.ndarray, views: np.ndarray) -> list[tuple]:
@@ -116,11 +78,10 @@ def _match(annotated: np.ndarray, estimated: np.ndarray, views: np.ndarray) -> l
     if not len(estimated):
         return rows
     error = np.linalg.norm(annotated[:, None] - estimated[None], axis=-1)
-    shoulders = np.nan_to_num(error[..., _SHOULDERS].mean(-1), nan=np.inf)
-    cost = np.minimum(shoulders, 10.0)
-    for person, k in zip(*linear_sum_assignment(cost), strict=True):
-        if shoulders[person, k] < _MATCH_M:
-            rows[person] = (int(views[person]), error[person, k])
+    shoulders = error[..., _SHOULDERS].mean(-1)
+    cost = np.where(shoulders < _MATCH_M, shoulders, np.inf)
+    for person, k in zip(*assign(cost), strict=True):
+        rows[person] = (int(views[person]), error[person, k])
     return rows
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.optimize import linear_sum_assignment
 
 from disguisor_ros.core.anonymize import FaceRenderer
+from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.core.cameras import Camera
@@ -162,8 +162,8 @@ def _score_view(boxes: np.ndarray, regions: list[Region]) -> _View:
     found = np.zeros(len(boxes), dtype=bool)
     if claimed and len(boxes):
         overlap = box_iou(boxes, np.stack(claimed))
-        rows, columns = linear_sum_assignment((overlap >= MIN_IOU) + 1e-3 * overlap, maximize=True)
-        found[rows] = overlap[rows, columns] >= MIN_IOU
+        rows, _ = assign(np.where(overlap >= MIN_IOU, -overlap, np.inf))
+        found[rows] = True
     centers = boxes[:, :2] + boxes[:, 2:] / 2
     outlines = [r.polygon.astype(np.float32).reshape(-1, 1, 2) for r in regions]
     covered = np.array([

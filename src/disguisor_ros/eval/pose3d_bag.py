@@ -10,7 +10,6 @@ import numpy as np
 from rclpy.serialization import deserialize_message
 from rich.console import Console
 from rich.table import Table
-from scipy.optimize import linear_sum_assignment
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
@@ -19,18 +18,17 @@ from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
 from disguisor_ros.bridge.calibration import CameraRig
 from disguisor_ros.bridge.images import depth_array
 from disguisor_ros.bridge.messages import read_keypoints
+from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.tracking import body_distance
 from disguisor_ros.core.types import DepthView, Person3D
+from disguisor_ros.eval.detected_views import detected_views
 from disguisor_ros.recordings import inspect
 from disguisor_ros.sim.truth import load_truth, truth_folder
 
 #: A person is found when head and trunk are off by less on average, metres.
 _FOUND_M = 0.5
-
-#: A view's detector has found a person when the keypoints are off by less on average, metres.
-_DETECTED_M = 0.25
 
 #: A view shows a joint for certain from this score on.
 _SEEN_SCORE = 0.5
@@ -131,26 +129,6 @@ def measure_bag(bag: Path, depth: bool) -> dict:
     return tally.figures()
 
 
-def views_of(instant: Instant) -> dict[int, int]:
-    """In how many views the detector found each person: one to one, by the distance."""
-    ids = list(instant.persons)
-    joints = np.array([instant.persons[i] for i in ids])
-    count = dict.fromkeys(ids, 0)
-    for name, found in instant.keypoints.items():
-        if not len(found) or not ids:
-            continue
-        camera = instant.cameras[name]
-        pixels, away = camera.project(joints)
-        off = np.linalg.norm(found[None, ..., :2] - pixels[:, None], axis=-1)
-        off = off * (away / camera.matrix[0, 0])[:, None]
-        usable = (found[None, ..., 2] > 0) & np.isfinite(off)
-        mean = np.where(usable, off, 0.0).sum(-1) / np.maximum(usable.sum(-1), 1)
-        cost = np.where(usable.sum(-1) >= 3, np.minimum(mean, 1.0), 1.0)
-        for person, detection in zip(*linear_sum_assignment(cost), strict=True):
-            count[ids[person]] += int(cost[person, detection] < _DETECTED_M)
-    return count
-
-
 class Tally:
     """Counts over the instants of a recording."""
 
@@ -168,23 +146,23 @@ class Tally:
     def add(self, instant: Instant, people: list[Person3D]) -> None:
         """Match people one to one with the true ones and count."""
         self.frames += 1
-        ids, views = list(instant.persons), views_of(instant)
+        ids = list(instant.persons)
         truth = np.array([instant.persons[i] for i in ids]).reshape(-1, 17, 3)
+        views = detected_views(truth, instant.keypoints, instant.cameras)
         found = np.array([p.joints for p in people]).reshape(-1, 17, 3)
         apart = body_distance(truth[:, None], found[None])
+        cost = np.where(apart < _FOUND_M, apart, np.inf)
         # Who was matched before stays so while that can be (CLEAR MOT).
-        cost = np.minimum(apart, 10.0)
-        tracks = [p.track_id for p in people]
-        for a, person in enumerate(ids):
-            if (track := self.track_of.get(person)) in tracks:
-                b = tracks.index(track)
-                cost[a, b] -= 10.0 * (apart[a, b] < _FOUND_M)
+        row_of = {p.track_id: b for b, p in enumerate(people)}
         partner = {}
-        for a, b in zip(*linear_sum_assignment(cost), strict=True):
-            if apart[a, b] < _FOUND_M:
-                partner[a] = b
         for a, person in enumerate(ids):
-            count = min(views[person], 3)
+            b = row_of.get(self.track_of.get(person))
+            if b is not None and np.isfinite(cost[a, b]):
+                partner[a] = b
+                cost[a], cost[:, b] = np.inf, np.inf
+        partner.update(zip(*assign(cost), strict=True))
+        for a, person in enumerate(ids):
+            count = min(int(views[a]), 3)
             self.seconds[person].append(instant.stamp_ns)
             self.found[count].append(a in partner)
             if a in partner:
