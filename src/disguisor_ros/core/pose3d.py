@@ -96,6 +96,21 @@ class PoseEstimator:
             If keypoints are not COCO-17, a camera is not known, or cameras are not in metres.
         """
         detections = gather_detections(keypoints_by_camera, cameras)
+        elapsed_s = self._advance(stamp_ns)
+        expected = predict(self.tracks, stamp_ns)
+        views = [cameras[name] for name in detections.names]
+        groups, result = Scene(detections, views, expected, self._floor, depth or {}).people()
+        there = np.array([person.joints for person in expected]).reshape(-1, 17, 3)
+        apart = body_distance(there[:, None], result.joints)
+        self._recognise(groups, apart)
+        self._prefer_elders(groups, apart)
+        self._learn(groups, result, expected, elapsed_s)
+        persons = [self._seen(group, result, k, detections) for k, group in enumerate(groups)]
+        self._count_looks(set(keypoints_by_camera), elapsed_s)
+        return persons + self._unseen(persons, expected, apart)
+
+    def _advance(self, stamp_ns: int) -> float:
+        """Go on to an instant and forget who was not seen for long; seconds since the last one."""
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
         if self._stamp_ns is None:
@@ -103,42 +118,7 @@ class PoseEstimator:
         elapsed_s = (stamp_ns - self._stamp_ns) * 1e-9
         self._stamp_ns = stamp_ns
         self.tracks = [t for t in self.tracks if self._remembered(t, self.forget_s)]
-        expected = predict(self.tracks, stamp_ns)
-        scene = Scene(
-            detections,
-            [cameras[name] for name in detections.names],
-            expected,
-            self._floor,
-            depth or {},
-        )
-        groups, result = scene.people()
-        there = np.array([person.joints for person in expected]).reshape(-1, 17, 3)
-        apart = body_distance(there[:, None], result.joints)
-        self._recognise(groups, apart, stamp_ns)
-        self._prefer_elders(groups, apart)
-        known = [k for k, group in enumerate(groups) if group.track is not None]
-        tracks = [self.tracks[groups[k].track] for k in known]
-        learn_bones(tracks, result.bones[known], result.bone_variance[known], stamp_ns)
-        measured = [k for k in known if groups[k].anchored and elapsed_s > 0]
-        owners = [groups[k].track for k in measured]
-        learn_motion(
-            [self.tracks[t] for t in owners],
-            [expected[t] for t in owners],
-            result.joints[measured],
-            result.covariance[measured],
-            np.array([groups[k].drift for k in measured]),
-            stamp_ns,
-        )
-        persons = [
-            self._seen(group, result, k, detections, stamp_ns) for k, group in enumerate(groups)
-        ]
-        looked = set(keypoints_by_camera)
-        for track in self.tracks:
-            if track.missed_s(stamp_ns) == 0:
-                track.seen_s += min(elapsed_s, _LOOK_S) * (track.hits > 1)
-            elif track.cameras <= looked:
-                track.vain_s += min(elapsed_s, _LOOK_S)
-        return persons + self._unseen(persons, expected, apart)
+        return elapsed_s
 
     def _remembered(self, track: Track, patience_s: float) -> bool:
         """Whether somebody may still be there, who was looked for in vain.
@@ -148,7 +128,7 @@ class PoseEstimator:
         missed_s = track.missed_s(self._stamp_ns)
         return track.vain_s <= patience_s and missed_s <= max(patience_s, _BLIND_S)
 
-    def _recognise(self, groups: list[Group], apart: np.ndarray, stamp_ns: int) -> None:
+    def _recognise(self, groups: list[Group], apart: np.ndarray) -> None:
         """Give people without a track that of one who was lost near by.
 
         First, nobody leaps: who was found too far from where his track expects him is somebody
@@ -157,7 +137,7 @@ class PoseEstimator:
         """
         for k, group in enumerate(groups):
             t = group.track
-            if t is not None and apart[t, k] > _reach_m(self.tracks[t], group, stamp_ns):
+            if t is not None and apart[t, k] > _reach_m(self.tracks[t], group, self._stamp_ns):
                 group.track = None
         fresh = [k for k, group in enumerate(groups) if group.track is None]
         taken = {group.track for group in groups}
@@ -165,7 +145,9 @@ class PoseEstimator:
         if not fresh or not lost:
             return
         apart = apart[np.ix_(lost, fresh)].T
-        reach = [[_reach_m(self.tracks[t], groups[k], stamp_ns) for t in lost] for k in fresh]
+        reach = [
+            [_reach_m(self.tracks[t], groups[k], self._stamp_ns) for t in lost] for k in fresh
+        ]
         cost = np.where(apart < reach, apart, np.inf)
         for row, column in zip(*assign(cost), strict=True):
             groups[fresh[row]].track = lost[column]
@@ -185,26 +167,50 @@ class PoseEstimator:
                     group.track = t
                     break
 
-    def _seen(
+    def _learn(
         self,
-        group: Group,
+        groups: list[Group],
         result: Triangulated,
-        k: int,
-        detections: Detections,
-        stamp_ns: int,
+        expected: list[Prediction],
+        elapsed_s: float,
+    ) -> None:
+        """Learn bones and motion of the people who are tracked, before their tracks go on."""
+        tracked = [k for k, group in enumerate(groups) if group.track is not None]
+        several = [k for k in tracked if len(groups[k].detections) > 1]
+        learn_bones(
+            [self.tracks[groups[k].track] for k in several],
+            result.bones[several],
+            result.bone_variance[several],
+            self._stamp_ns,
+        )
+        if elapsed_s == 0:
+            return
+        measured = [k for k in tracked if groups[k].anchored]
+        owners = [groups[k].track for k in measured]
+        learn_motion(
+            [self.tracks[t] for t in owners],
+            [expected[t] for t in owners],
+            result.joints[measured],
+            result.covariance[measured],
+            np.array([groups[k].drift for k in measured]),
+            self._stamp_ns,
+        )
+
+    def _seen(
+        self, group: Group, result: Triangulated, k: int, detections: Detections
     ) -> Person3D:
         """Update or bear the track of a person who is seen."""
         if group.track is not None:
             track = self.tracks[group.track]
             track.update(
-                result.joints[k], result.covariance[k], stamp_ns, group.anchored, group.drift
+                result.joints[k], result.covariance[k], self._stamp_ns, group.anchored, group.drift
             )
         else:
             track = Track(
                 self._next_id,
                 result.joints[k],
                 result.covariance[k],
-                stamp_ns,
+                self._stamp_ns,
                 drift=group.drift,
                 body=result.joints[k] if group.anchored else None,
             )
@@ -224,6 +230,14 @@ class PoseEstimator:
             status="multiview" if len(group.detections) > 1 else "single_view",
             age=track.age,
         )
+
+    def _count_looks(self, looked: set[str], elapsed_s: float) -> None:
+        """Add the time since the last instant to how long people were seen, or missed in vain."""
+        for track in self.tracks:
+            if track.missed_s(self._stamp_ns) == 0:
+                track.seen_s += min(elapsed_s, _LOOK_S) * (track.hits > 1)
+            elif track.cameras <= looked:
+                track.vain_s += min(elapsed_s, _LOOK_S)
 
     def _unseen(
         self, seen: list[Person3D], expected: list[Prediction], apart: np.ndarray
