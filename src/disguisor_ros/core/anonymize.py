@@ -205,7 +205,7 @@ class FaceRenderer:
             masked = self._watch.masked(head.track_id for head in heads)
         keypoints = clean_keypoints(keypoints)
         sightings = sight_heads(camera, heads, keypoints, self.template)
-        self._steady(heads, sightings, self.template, stamp_ns)
+        self._steady(heads, sightings, stamp_ns)
         self.calibration.look(heads, sightings, stamp_ns)
         heads = self.calibration.doubted(camera, heads)
         covers = cover_heads(

@@ -82,15 +82,13 @@ class Steadier:
     """
 
     def __init__(self):
-        self._kept: dict[int, tuple[int, np.ndarray]] = {}
+        self._kept: dict[int, tuple[int, np.ndarray]] = {}  # stamp and shift in head radii
 
     def reset(self) -> None:
         """Forget earlier images."""
         self._kept = {}
 
-    def __call__(
-        self, heads: list[Head], sightings: list[Sighting], template: HeadTemplate, stamp_ns: int
-    ) -> None:
+    def __call__(self, heads: list[Head], sightings: list[Sighting], stamp_ns: int) -> None:
         """Steady ``likely_px`` of the sightings of an image, in place.
 
         Parameters
@@ -98,7 +96,6 @@ class Steadier:
         heads : list of Head
         sightings : list of Sighting
             One for each head.
-        template : HeadTemplate
         stamp_ns : int
             Of the image. Heads that were not there for :data:`_FORGET_S` start anew.
         """
@@ -106,14 +103,13 @@ class Steadier:
         for head, sighting in zip(heads, sightings, strict=True):
             if sighting.radius_px <= 0:
                 continue
-            px_per_m = sighting.radius_px / template.radius
-            shift_m = sighting.likely_px / px_per_m
-            before_ns, before_m = self._kept.get(head.track_id, (stamp_ns, shift_m))
+            shift = sighting.likely_px / sighting.radius_px
+            before_ns, before = self._kept.get(head.track_id, (stamp_ns, shift))
             seconds = (stamp_ns - before_ns) * 1e-9
             if 0 <= seconds < _FORGET_S:
-                shift_m = before_m + (1 - np.exp(-seconds / _STEADY_S)) * (shift_m - before_m)
-            kept[head.track_id] = stamp_ns, shift_m
-            sighting.likely_px = shift_m * px_per_m
+                shift = before + (1 - np.exp(-seconds / _STEADY_S)) * (shift - before)
+            kept[head.track_id] = stamp_ns, shift
+            sighting.likely_px = shift * sighting.radius_px
         lost = {i: k for i, k in self._kept.items() if 0 <= stamp_ns - k[0] < _FORGET_S * 1e9}
         self._kept = lost | kept
 
