@@ -112,8 +112,8 @@ class _Attributes:
     def __init__(self, node: dict):
         self.values = node.get("attr", {})
 
-    def integer(self, name: str, default: int = 0) -> int:
-        return int(self.values.get(name, {}).get("i", default))
+    def integer(self, name: str) -> int:
+        return int(self.values.get(name, {}).get("i", 0))
 
     def integers(self, name: str) -> list[int]:
         return [int(i) for i in self.values.get(name, {}).get("list", {}).get("i", [])]

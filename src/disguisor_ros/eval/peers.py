@@ -18,6 +18,8 @@ from disguisor_ros.eval.summary import summarize
 FRONTAL_YAW_DEG = 45.0
 FRONTAL_PIXELS = 40
 FRONTAL_VISIBILITY = 0.75
+#: Overlap of a box with the true one from which a detector sees the face.
+FIRES_IOU = 0.3
 #: Recall of the best peer on such faces below which the simulated faces are not real enough.
 REAL_ENOUGH = 0.6
 
@@ -165,10 +167,10 @@ def frontal_found(images: list[ImageScore], bare: set[int]) -> list[bool]:
     ]
 
 
-def fires(boxes: np.ndarray, face: Face, min_iou: float = 0.3) -> bool:
+def fires(boxes: np.ndarray, face: Face) -> bool:
     """Whether a detector that found ``boxes`` sees a face where the true one is."""
     truth = np.array([face.box, face.box_full])
-    return bool((box_iou(truth, boxes) >= min_iou).any())
+    return bool((box_iou(truth, boxes) >= FIRES_IOU).any())
 
 
 def _region(box: np.ndarray, polygon: np.ndarray) -> Region:

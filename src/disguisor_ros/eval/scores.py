@@ -91,8 +91,8 @@ class ImageScore:
     outside_changed: int
 
 
-def match(iou: np.ndarray, min_iou: float = MIN_IOU) -> list[tuple[int, int]]:
-    """Pairs (row, column) of a matrix of overlaps, one to one, best first.
+def match(iou: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (row, column) of a matrix of overlaps, one to one, best first; see MIN_IOU.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def match(iou: np.ndarray, min_iou: float = MIN_IOU) -> list[tuple[int, int]]:
     """
     pairs = []
     iou = np.array(iou, dtype=np.float64)
-    while iou.size and iou.max() >= min_iou:
+    while iou.size and iou.max() >= MIN_IOU:
         row, column = np.unravel_index(np.argmax(iou), iou.shape)
         pairs.append((int(row), int(column)))
         iou[row], iou[:, column] = -1.0, -1.0

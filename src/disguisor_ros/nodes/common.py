@@ -261,7 +261,7 @@ class StageNode(LifecycleNode):
                 self.dropped("no calibration", str(error))
         return out
 
-    def listen_stored(self, kind, topic: str, key, read: Callable, qos=SENSOR) -> None:
+    def listen_stored(self, kind, topic: str, key, read: Callable) -> None:
         """Subscribe and keep ``read(message)`` in the rendezvous under the key and its stamp."""
 
         def keep(message):
@@ -272,7 +272,7 @@ class StageNode(LifecycleNode):
                 self.rendezvous.put(key, stamp, INVALID)
                 raise
 
-        self.listen(kind, topic, keep, qos)
+        self.listen(kind, topic, keep, SENSOR)
 
     def listen_depth(self, cameras) -> None:
         """Subscribe to the depth images of cameras, for :meth:`depth_views`."""
