@@ -261,7 +261,7 @@ def _claim(region, camera, one: PosedHead, template, crop, hits, face, visible, 
     if not visible[crop.inner].any():
         return
     size = np.array([camera.width, camera.height], dtype=np.float64)
-    box = named_box(*_named(camera, one, template, crop, hits, visible), size, crop.window.step)
+    box = named_box(*_named(camera, one, template, hits, visible), size, crop.window.step)
     if box is not None:
         region.box = box
     pixels, _ = camera.project_camera(one.vertices[template.face][::4])
@@ -280,7 +280,7 @@ def _claim(region, camera, one: PosedHead, template, crop, hits, face, visible, 
 
 
 def _named(
-    camera, one: PosedHead, template, crop: Crop, hits, visible
+    camera, one: PosedHead, template, hits, visible
 ) -> tuple[np.ndarray, np.ndarray]:
     """Samples (P, 2) and corners (C, 2) of a face for :func:`named_box`, where 2D has it."""
     window, named = one.window, named_face(template)

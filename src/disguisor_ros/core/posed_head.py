@@ -130,7 +130,7 @@ def pose_head(
     ends_px = np.empty((0, 2))
     if unsure:
         sweep_m = MARGIN_SIGMAS * (aside_m - thin_m) / aside_m**2 * moved @ directions[:, 1]
-        sweep_m *= min(1.0, MAX_MARGIN_M / np.linalg.norm(sweep_m))
+        sweep_m *= MAX_MARGIN_M / max(MAX_MARGIN_M, np.linalg.norm(sweep_m))
         around_m = max(margin_m, MUZZLE_M) + _SPARSE_M
         ends_px = _ends(camera, outline, sweep_m, around_m, nearest_m)
     window = _window(camera, outline, around_px, ends_px)

@@ -147,12 +147,12 @@ class SafetyNet:
                 covered[cover.slices] |= cover.reach
                 current.append(ellipse)
                 added.append(cover)
-        held = self._held(camera, heads, covered, current, stamp_ns)
+        held = self._held(camera, heads, covered, stamp_ns)
         worth = [ellipse for ellipse in current if ellipse.confidence >= FACE_CONFIDENCE]
         self._last = worth + [ellipse for ellipse, _ in held]
         return added + [cover for _, cover in held]
 
-    def _held(self, camera, heads, covered, current, stamp_ns) -> list[tuple[_Ellipse, Cover]]:
+    def _held(self, camera, heads, covered, stamp_ns) -> list[tuple[_Ellipse, Cover]]:
         """Ellipses of earlier images that nothing has taken over, with their covers."""
         tracked = {head.track_id for head in heads if np.isfinite(head.tf_world_head).all()}
         out = []
