@@ -90,13 +90,19 @@ def test_reader_gives_cameras_people_and_times(directory):
 
 
 def test_perfect_detections_give_hardly_any_error(directory, tmp_path):
-    out = tmp_path / "out.json"
+    out = tmp_path / "new" / "out.json"
     assert main(["benchmark", "mvor", "--data", str(directory), "--json", str(out)]) == 0
     figures = json.loads(out.read_text())
     assert figures["recall"] == figures["recall_multiview"] == 1.0
     assert figures["persons"] == {"0": 0, "1": 0, "2": 2, "3": 2}
     assert figures["mpjpe_cm"]["1"] is None
     assert max(figures["mpjpe_cm"]["2"], figures["mpjpe_cm_multiview"]) < 1.0
+
+
+def test_figures_that_cannot_be_written_are_one_line(directory, capsys):
+    assert main(["benchmark", "mvor", "--data", str(directory), "--json", str(directory)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{directory}: cannot be written" in error
 
 
 def test_views_count_only_detections_that_meet_the_person():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from disguisor_ros.bridge.bags import BagWriter
 from disguisor_ros.errors import UserError
+from disguisor_ros.figures import write_figures
 from disguisor_ros.graph import Graph, read_cameras, set_environment, stages
 from disguisor_ros.recordings import Recording, inspect
 from disguisor_ros.replay import Replay, StageDied
@@ -140,7 +140,7 @@ def _replay(replay: Replay, writer: BagWriter, args) -> int:
     for line in replay.warnings():
         print(f"warning: {line}", file=sys.stderr)
     if args.json:
-        args.json.write_text(json.dumps(replay.figures(), indent=2) + "\n")
+        write_figures(args.json, replay.figures())
     return 1 if replay.lost else 0
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from rich.console import Console
 
 from disguisor_ros.errors import UserError
+from disguisor_ros.figures import write_figures
 from disguisor_ros.graph import Graph, set_environment, stages
 
 #: The graph is played to without a fault for this long first, seconds: what leaks then is no
@@ -85,10 +86,9 @@ def main(args) -> int:
         if not args.work:
             stack.callback(shutil.rmtree, work, ignore_errors=True)
         result = _run(args, work, stack)
-    text = json.dumps(result, indent=1)
     if args.json:
-        args.json.write_text(text + "\n")
-    print(text if not args.json else _summary(result))
+        write_figures(args.json, result)
+    print(_summary(result) if args.json else json.dumps(result, indent=2))
     failed = result["leaked_face_views"] or result["ledger_errors"] or result["crashes"]
     return 1 if failed else 0
 

@@ -18,6 +18,7 @@ from disguisor_ros.core.rendering import Window
 from disguisor_ros.core.rotations import yaw_matrix
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.pose3d import ring_of_cameras
+from disguisor_ros.figures import write_figures
 
 #: Size of the colour images, pixels.
 SIZE = (1280, 720)
@@ -65,7 +66,7 @@ def main(args) -> int:
         for stage, ms in row["stage_ms"].items():
             print(f"  {stage:24s} {ms:7.1f} ms")
     result = {**rows[0], **({"growth": rows} if len(rows) > 1 else {})}
-    args.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_figures(args.json, result)
     plot(rows, args.json.with_suffix(".png"))
     return 0
 

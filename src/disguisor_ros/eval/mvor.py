@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from rich.table import Table
 
 from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.pose3d import PoseEstimator
-from disguisor_ros.errors import UserError
 from disguisor_ros.eval.datasets import MVOR_COCO, MVOR_JOINTS, Mvor, load_mvor
 from disguisor_ros.eval.detected_views import detected_views
+from disguisor_ros.figures import write_figures
 
 #: An annotated person counts as found when the shoulders are off by less, metres.
 _MATCH_M = 0.5
@@ -40,11 +39,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the benchmark, print and write its figures."""
     figures = evaluate(load_mvor(args.data, args.detections))
     _print(figures)
-    if args.json is not None:
-        try:
-            args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{args.json}: cannot be written: {error}") from error
+    if args.json:
+        write_figures(args.json, figures)
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from disguisor_ros.core.types import Region
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.datasets import OrHolistic, load_or_holistic
 from disguisor_ros.eval.scores import MIN_IOU
+from disguisor_ros.figures import write_figures
 
 #: Rays through the boxes of one face pass this close to one point, metres: boxes show different
 #: sides of a head.
@@ -60,8 +60,7 @@ def main(args: argparse.Namespace) -> int:
     figures["ms_per_frame"] = float(np.median(np.sum(list(stage_ms.values()), axis=0)))
     _print(figures)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_figures(args.json, figures)
     return 0
 
 

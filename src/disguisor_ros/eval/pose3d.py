@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.skeleton import STANDING_M
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.pose3d_bag import measure_bag, print_bag
+from disguisor_ros.figures import write_figures
 
 #: What one curve varies while the other number stays as asked.
 _CAMERAS = (1, 2, 4, 6, 8, 12, 16)
@@ -46,7 +46,8 @@ def main(args: argparse.Namespace) -> int:
             "without depth": measure_bag(args.bag, False),
         }
         print_bag(figures)
-        _write(figures, args.json)
+        if args.json:
+            write_figures(args.json, figures)
         return 0
     for name, most in (("cameras", 16), ("persons", 50), ("frames", 10000)):
         value = getattr(args, name)
@@ -64,20 +65,10 @@ def main(args: argparse.Namespace) -> int:
     asked = next(r for r in rows if (r["cameras"], r["persons"]) == (args.cameras, args.persons))
     figures = {**asked, "growth": rows}
     _print(rows)
-    _write(figures, args.json)
-    if args.json is not None:
+    if args.json:
+        write_figures(args.json, figures)
         plot(figures, args.json.with_suffix(".png"))
     return 0
-
-
-def _write(figures: dict, path: Path | None) -> None:
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error}") from error
 
 
 def measure(cameras: int, persons: int, frames: int) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from disguisor_ros.core.rotations import angle_between
 from disguisor_ros.core.types import Head
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.head_scenes import Scene, adult, displaced, make_scene
+from disguisor_ros.figures import write_figures
 
 #: Adults whose heads are rendered, and cameras of the scenes in turn.
 ADULTS = 6
@@ -75,8 +75,7 @@ def main(args: argparse.Namespace) -> int:
         figures[name] = measure(method, scenes, registrar, args.seed, name)
     _print(figures, methods)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_figures(args.json, figures)
     return 0
 
 
