@@ -82,8 +82,8 @@ def test_shared_memory_of_the_dead_alone_is_freed(locks, tmp_path):
 @pytest.fixture
 def room(monkeypatch):
     """A node that publishes the small topics of a camera, and notes the frame sets."""
-    set_environment()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(150 + os.getpid() % 50))
+    set_environment()
     context = rclpy.Context()
     context.init()
     node = rclpy.create_node("room", context=context)

@@ -36,9 +36,10 @@ ENVIRONMENT = {
 
 
 def set_environment() -> None:
-    """Give this process :data:`ENVIRONMENT`, where the user has not chosen otherwise."""
+    """Give this process :data:`ENVIRONMENT` and a ROS domain, where the user has not chosen."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     # What malloc reads from the environment it has read already.
     with contextlib.suppress(AttributeError, OSError):  # another C library
         libc = ctypes.CDLL(None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -82,15 +81,14 @@ def main(args) -> int:
     if args.config and not args.config.is_file():
         raise UserError(f"{args.config}: there is no such parameter file")
     recording = inspect(args.bag, cameras, keypoints=not args.pose2d)
-    set_environment()
     if args.domain_id is not None:
         os.environ["ROS_DOMAIN_ID"] = str(args.domain_id)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    set_environment()
     with contextlib.ExitStack() as stack:
-        folder = args.log_dir or Path(tempfile.mkdtemp(prefix="disguisor-"))
+        folder = args.log_dir or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="disguisor-"))
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        if not args.log_dir:
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         writer = BagWriter(args.out)
         stack.callback(writer.discard)
         graph = stack.enter_context(

@@ -79,12 +79,11 @@ def main(args) -> int:
     if args.n < 0 or args.fps <= 0 or args.every <= 0:
         raise UserError("--n must not be negative, --fps and --every must be positive")
     set_environment()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     with contextlib.ExitStack() as stack:
-        work = args.work or Path(tempfile.mkdtemp(prefix="disguisor-faults-"))
+        work = args.work or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="disguisor-faults-"))
+        )
         work.mkdir(parents=True, exist_ok=True)
-        if not args.work:
-            stack.callback(shutil.rmtree, work, ignore_errors=True)
         result = _run(args, work, stack)
     if args.json:
         write_figures(args.json, result)
