@@ -31,10 +31,11 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
+from disguisor_msgs.msg import Keypoints2D
 from disguisor_ros.bridge.calibration import CameraRig
 from disguisor_ros.bridge.diagnostics import PREFIX
 from disguisor_ros.bridge.images import depth_array
-from disguisor_ros.bridge.messages import stamp_ns
+from disguisor_ros.bridge.messages import read_keypoints, stamp_ns
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.synchronization import JUMP_NS, Rendezvous
 from disguisor_ros.core.types import DepthView
@@ -273,6 +274,13 @@ class StageNode(LifecycleNode):
                 raise
 
         self.listen(kind, topic, keep, SENSOR)
+
+    def listen_keypoints(self, cameras) -> None:
+        """Subscribe to the 2D keypoints of cameras, stored under ``(camera, "keypoints")``."""
+        for camera in cameras:
+            self.listen_stored(
+                Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read_keypoints
+            )
 
     def listen_depth(self, cameras) -> None:
         """Subscribe to the depth images of cameras, for :meth:`depth_views`."""

@@ -15,7 +15,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from disguisor_msgs.msg import FaceRegions, Heads, Keypoints2D
+from disguisor_msgs.msg import FaceRegions, Heads
 from disguisor_ros.bridge.images import (
     color_array,
     compressed_color_array,
@@ -26,7 +26,6 @@ from disguisor_ros.bridge.messages import (
     flat,
     read_frame_set,
     read_heads,
-    read_keypoints,
     stamp_ns,
     write_regions,
 )
@@ -125,9 +124,7 @@ class FaceRendererNode(StageNode):
                 CompressedImage, f"/{camera}/color/image_raw/compressed", self._on_color, SENSOR
             )
         self.listen_depth([camera])
-        self.listen_stored(
-            Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read_keypoints
-        )
+        self.listen_keypoints([camera])
         self.listen(Heads, "/disguisor/heads", self._on_heads, RESULT)
 
     def reset(self):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from disguisor_msgs.msg import FrameSet, Keypoints2D, Persons3D
-from disguisor_ros.bridge.messages import read_frame_set, read_keypoints, write_persons
+from disguisor_msgs.msg import FrameSet, Persons3D
+from disguisor_ros.bridge.messages import read_frame_set, write_persons
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.nodes.common import RESULT, StageNode, run_node
 
@@ -44,10 +44,7 @@ class Pose3DNode(StageNode):
     def connect(self):
         self.publisher = self.offer(Persons3D, "/disguisor/persons3d", RESULT)
         self.listen_calibration("color", *(["depth"] if self.use_depth else []))
-        for camera in self.cameras:
-            self.listen_stored(
-                Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read_keypoints
-            )
+        self.listen_keypoints(self.cameras)
         if self.use_depth:
             self.listen_depth(self.cameras)
         self.listen(FrameSet, "/disguisor/frame_set", self._on_frame_set, RESULT)

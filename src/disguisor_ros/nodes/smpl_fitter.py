@@ -8,15 +8,9 @@ from functools import cached_property
 import numpy as np
 from visualization_msgs.msg import MarkerArray
 
-from disguisor_msgs.msg import Bodies, Keypoints2D, MeshTopology, Persons3D
+from disguisor_msgs.msg import Bodies, MeshTopology, Persons3D
 from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
-from disguisor_ros.bridge.messages import (
-    flat,
-    read_frame_set,
-    read_keypoints,
-    read_persons,
-    write_bodies,
-)
+from disguisor_ros.bridge.messages import flat, read_frame_set, read_persons, write_bodies
 from disguisor_ros.core.body_models import load_anny, load_smplx
 from disguisor_ros.core.fitting import BodyFitter
 from disguisor_ros.nodes.common import LATCHED, RESULT, StageNode, run_node
@@ -55,10 +49,7 @@ class SmplFitterNode(StageNode):
             )
         )
         self.listen_calibration("color")
-        for camera in self.cameras:
-            self.listen_stored(
-                Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read_keypoints
-            )
+        self.listen_keypoints(self.cameras)
         self.listen(Persons3D, "/disguisor/persons3d", self._on_persons, RESULT)
 
     def reset(self):
