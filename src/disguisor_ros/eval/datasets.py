@@ -64,9 +64,6 @@ class MvorFrame:
 
     Parameters
     ----------
-    name : str
-        ``image_ids`` of the data set.
-    day : int
     stamp_ns : int
         Time of capture.
     keypoints : dict of str to ndarray, shape (P, 17, 3)
@@ -77,8 +74,6 @@ class MvorFrame:
         Camera -> name of the colour image.
     """
 
-    name: str
-    day: int
     stamp_ns: int
     keypoints: dict[str, np.ndarray]
     persons: np.ndarray
@@ -184,7 +179,7 @@ def load_mvor(directory: str | Path, detections: str = "openpose_kps.json") -> M
     path = directory / "annotations.json"
     with _malformed(path):
         frames = [
-            _mvor_frame(name, images, by_image, persons.get(name, [])) for name, images in instants
+            _mvor_frame(images, by_image, persons.get(name, [])) for name, images in instants
         ]
     return Mvor(cameras, sorted(frames, key=lambda frame: frame.stamp_ns))
 
@@ -222,10 +217,8 @@ def _mvor_persons(data: dict, tf_world_first: np.ndarray) -> dict[str, list[np.n
     return persons
 
 
-def _mvor_frame(name: str, images: list[dict], by_image: dict, persons: list) -> MvorFrame:
+def _mvor_frame(images: list[dict], by_image: dict, persons: list) -> MvorFrame:
     return MvorFrame(
-        name=name,
-        day=int(images[0]["day_id"]),
         stamp_ns=_stamp_ns(images[0]["date_captured"]),
         keypoints={
             f"cam{image['cam_id']}": _keypoints(by_image.get(image["id"], [])) for image in images
