@@ -204,12 +204,12 @@ def test_at_a_clock_jump_nothing_stays_of_a_topic_that_has_not_jumped():
     assert meeting.get("image", 10_000 * MS) is None
 
 
-@given(st.lists(st.integers(0, 1000), max_size=60))
+@given(st.lists(st.integers(0, 1000), max_size=60, unique=True))
 def test_memory_is_bounded_and_the_oldest_goes_first(stamps):
     meeting = Rendezvous(capacity=5, patience_ns=10)
+    dropped = []
     for stamp in stamps:
         meeting.put("image", stamp, stamp)
-        meeting.submit(stamp, [("never", 2000)], 0)
-    assert len(meeting) <= 5
-    kept = [s for s in dict.fromkeys(stamps) if meeting.get("image", s) is not None]
-    assert len(kept) <= 5
+        dropped += meeting.submit(stamp, [("never", 2000)], 0)
+    assert [s for s in stamps if meeting.get("image", s) is not None] == stamps[-5:]
+    assert dropped == stamps[:-5] and meeting.ready(11) == stamps[-5:]

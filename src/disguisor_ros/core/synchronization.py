@@ -205,7 +205,7 @@ class Rendezvous:
     """Holds jobs until the data that they want have arrived, whichever comes first.
 
     Data and jobs meet by keys: a topic and a stamp. Both are bounded: the oldest data and jobs are
-    dropped first, and what was dropped is told. Nothing is waited for that will not come: when
+    dropped first, and the jobs are told. Nothing is waited for that will not come: when
     a topic has given a newer stamp, or was waited for in vain and not heard since.
 
     Parameters
@@ -244,8 +244,8 @@ class Rendezvous:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def put(self, topic: Hashable, stamp_ns: int, datum) -> list:
-        """Store a datum; returns the ``(stamp_ns, datum)`` that had to make room."""
+    def put(self, topic: Hashable, stamp_ns: int, datum) -> None:
+        """Store a datum; the oldest of its topic make room."""
         queue = self._data.setdefault(topic, OrderedDict())
         if stamp_ns < self._newest.get(topic, stamp_ns) - JUMP_NS:
             queue.clear()
@@ -254,10 +254,8 @@ class Rendezvous:
         queue[stamp_ns] = datum
         self._newest[topic] = max(stamp_ns, self._newest.get(topic, stamp_ns))
         self._silent.discard(topic)
-        dropped = []
         while len(queue) > self.capacity:
-            dropped.append(queue.popitem(last=False))
-        return dropped
+            queue.popitem(last=False)
 
     def get(self, topic: Hashable, stamp_ns: int):
         """A stored datum, or None."""

@@ -348,7 +348,7 @@ class StageNode(LifecycleNode):
         self._last_error = detail or reason
         self.get_logger().warning(f"{reason}: {detail}", throttle_duration_sec=5.0)
 
-    def jumped(self, stamp_ns: int, topic: str = "") -> bool:
+    def jumped(self, stamp_ns: int, topic: str = "") -> None:
         """Note a stamp of a topic; when it jumps backwards everything is reset."""
         newest = self._newest_ns.get(topic, stamp_ns)
         back = stamp_ns < newest - JUMP_NS
@@ -357,7 +357,6 @@ class StageNode(LifecycleNode):
             self.rendezvous.jump(stamp_ns)
             self.reset()
         self._newest_ns[topic] = stamp_ns if back else max(newest, stamp_ns)
-        return back
 
     def finished(self, started_ns: int, arrived_ns: int | None = None) -> None:
         """Note that one unit of work is done.
