@@ -1,8 +1,5 @@
 """Who belongs to whom."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,10 +29,3 @@ def test_who_does_not_go_together_stays_alone(never):
     rows, columns = assign(np.array([[never, 1.0], [never, 2.0]]))
     assert rows.tolist() == [0] and columns.tolist() == [1]
     assert not len(assign(np.full((2, 2), never))[0])
-
-
-@pytest.mark.parametrize("stage", ["pose3d", "face_renderer"])
-def test_a_stage_starts_without_what_takes_long_to_import(stage):
-    code = f"import sys, disguisor_ros.nodes.{stage}; print('scipy.optimize' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "False"
