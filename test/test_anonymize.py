@@ -27,11 +27,12 @@ from disguisor_ros.eval.scores import fill_region
 
 TEMPLATE = ball_template()
 CAMERA = front_camera()
+BACKEND = EmbreeBackend()
 
 
 def face_pixels(head, camera=CAMERA):
     """Pixels of the visible face of a head."""
-    hits = EmbreeBackend()(
+    hits = BACKEND(
         camera, camera.to_camera(head.vertices.astype(float)), TEMPLATE.faces,
         Window(0, 0, camera.width, camera.height),
     )  # fmt: skip

@@ -29,7 +29,7 @@ from disguisor_ros.bridge.messages import (
     stamp_ns,
     write_regions,
 )
-from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
+from disguisor_ros.core.anonymize import MASKS, MODES, AnonymizedImage, FaceRenderer, blank
 from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.nodes.common import RESULT, SENSOR, StageNode, run_node
@@ -78,7 +78,7 @@ class FaceRendererNode(StageNode):
             "mask",
             "auto",
             "Whether the drawn face wears a surgical mask; auto: as the person does.",
-            ("auto", "always", "never"),
+            MASKS,
         )
         self.backend = self.parameter(
             "backend", "open3d", "What draws the heads.", ("open3d", "pytorch3d", "auto")
