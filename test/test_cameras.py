@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disguisor_ros.core.cameras import Camera, invert_rigid
+from disguisor_ros.core.cameras import Camera, invert_rigid, look_at
 
 MATRIX = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]])
 LENSES = {
@@ -55,6 +55,16 @@ def test_rays_pass_through_the_projected_point():
     point = lens.tf_world_camera[:3, :3] @ np.array([0.2, 0.1, 3.0]) + lens.center
     ray = lens.rays(lens.project(point)[0])
     assert np.allclose(np.cross(ray, point - lens.center), 0, atol=1e-6)
+
+
+def test_look_at_has_the_target_in_the_middle_and_up_up():
+    center, target = np.array([2.0, -1.0, 2.5]), np.array([0.3, 0.2, 1.0])
+    lens = camera("plumb_bob", [], look_at(center, target))
+    assert np.allclose(lens.center, center)
+    (x, y), depth = lens.project(target)
+    assert np.allclose([x, y], lens.matrix[:2, 2]) and depth > 0
+    above, _ = lens.project(target + [0, 0, 0.1])
+    assert above[0] == pytest.approx(x) and above[1] < y
 
 
 def test_invert_rigid_gives_the_identity():

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from disguisor_ros.core import observations
 from disguisor_ros.core.body_models import SEGMENTS, load_anny
-from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.cameras import Camera, look_at
 from disguisor_ros.core.fitting import BODY, LENGTHS, BodyFitter
 from disguisor_ros.core.fitting import _Solution as Solution
 from disguisor_ros.core.observations import observe
@@ -42,13 +42,7 @@ def fitter(model):
 
 def camera(name: str, angle: float) -> Camera:
     place = np.array([3 * np.cos(angle), 3 * np.sin(angle), 2.4])
-    forward = np.array([0, 0, 1.1]) - place
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
-    tf = np.eye(4)
-    tf[:3, :3] = np.stack([right, np.cross(forward, right), forward])
-    tf[:3, 3] = -tf[:3, :3] @ place
+    tf = look_at(place, np.array([0, 0, 1.1]))
     return Camera(name, 1280, 720, np.array([[610, 0, 640], [0, 610, 360], [0, 0, 1.0]]), tf)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from disguisor_ros.core.boxes import box_iou
-from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.cameras import Camera, look_at
 from disguisor_ros.core.types import Region
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval import or_holistic
@@ -21,12 +21,7 @@ def ring_camera(name, angle_deg, distance_m=3.0):
     """Camera on a circle around the origin that looks at it from 1 m above."""
     angle = np.deg2rad(angle_deg)
     center = np.array([distance_m * np.cos(angle), distance_m * np.sin(angle), 1.0])
-    forward = -center / np.linalg.norm(center)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
-    tf = np.eye(4)
-    tf[:3, :3] = np.stack([right, np.cross(forward, right), forward])
-    tf[:3, 3] = -tf[:3, :3] @ center
+    tf = look_at(center, np.zeros(3))
     return Camera(name, 1000, 1000, np.array([[800.0, 0, 500], [0, 800, 500], [0, 0, 1]]), tf)
 
 

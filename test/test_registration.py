@@ -20,9 +20,9 @@ from disguisor_ros.core.types import Body, DepthView
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.head_scenes import (
     add_mesh,
+    depth_camera,
     displaced,
     dress,
-    look_at,
     make_scene,
     pose,
     render_depth,
@@ -238,7 +238,7 @@ def test_a_neighbour_s_head_does_not_pull(registrar, model, template):
     body, truth = pose(model, dress(model, 0.01, 0.0), np.array([0, 0, 0.92]), 0.0, np.zeros(3))
     room = o3d.t.geometry.RaycastingScene()
     add_mesh(room, body, model.faces)
-    views = [look_at(f"cam{k}", at, truth[:3, 3])
+    views = [depth_camera(f"cam{k}", at, truth[:3, 3])
              for k, at in enumerate(np.array([[2.0, 1.0, 2.3], [2.0, -1.0, 2.3]]))]  # fmt: skip
     depth = {v.name: render_depth(room, v, rng) for v in views}
     ghost = truth.copy()
@@ -259,7 +259,7 @@ def test_an_instrument_before_the_face_does_not_pull(registrar, model, template)
     room = o3d.t.geometry.RaycastingScene()
     add_mesh(room, body, model.faces)
     add_mesh(room, np.asarray(rod.vertices), np.asarray(rod.triangles))
-    views = [look_at(f"cam{k}", at, truth[:3, 3])
+    views = [depth_camera(f"cam{k}", at, truth[:3, 3])
              for k, at in enumerate(np.array([[2.2, 0.8, 2.2], [2.2, -0.8, 2.2]]))]  # fmt: skip
     depth = {v.name: render_depth(room, v, rng) for v in views}
     rough = displaced(rng, template, truth, 0.03, 10, 0.03)
@@ -407,7 +407,7 @@ def test_heads_seen_in_a_rotated_camera(registrar, model, template):
     add_mesh(room, body, model.faces)
     views = []
     for k, at in enumerate(np.array([[2.2, 0.8, 2.2], [1.0, 2.2, 2.2]])):
-        upright = look_at(f"cam{k}", at, truth[:3, 3])
+        upright = depth_camera(f"cam{k}", at, truth[:3, 3])
         flip = np.diag([-1.0, -1.0, 1.0, 1.0])
         views.append(Camera(upright.name, upright.width, upright.height, upright.matrix,
                             flip @ upright.tf_camera_world))  # fmt: skip

@@ -208,6 +208,28 @@ class Camera:
         return pixels.reshape(-1, 2)
 
 
+def look_at(center: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Pose of a camera that looks at a target, its image upright.
+
+    Parameters
+    ----------
+    center, target : ndarray, shape (3,), metres, world
+        Neither right above the other.
+
+    Returns
+    -------
+    ndarray, shape (4, 4)
+        ``tf_camera_world``.
+    """
+    forward = (target - center) / np.linalg.norm(target - center)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    tf_camera_world = np.eye(4)
+    tf_camera_world[:3, :3] = np.stack([right, np.cross(forward, right), forward])
+    tf_camera_world[:3, 3] = -tf_camera_world[:3, :3] @ center
+    return tf_camera_world
+
+
 def invert_rigid(tf_a_b: np.ndarray) -> np.ndarray:
     """Inverse of rigid transforms, shape (..., 4, 4): ``tf_b_a`` from ``tf_a_b``."""
     rotation = np.swapaxes(tf_a_b[..., :3, :3], -1, -2)

@@ -8,7 +8,7 @@ import numpy as np
 import open3d as o3d
 
 from disguisor_ros.core.body_models import BodyModel, read_anny
-from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.cameras import Camera, look_at
 from disguisor_ros.core.head_template import HeadTemplate, vertex_normals
 from disguisor_ros.core.rotations import exp_so3, yaw_matrix
 from disguisor_ros.core.types import DepthView, Head
@@ -80,17 +80,11 @@ def pose(model: BodyModel, vertices: np.ndarray, place: np.ndarray, yaw: float,
     return posed, tf_world_head
 
 
-def look_at(name: str, place: np.ndarray, target: np.ndarray) -> Camera:
-    """Depth camera at a place that looks at a target, its image upright."""
-    forward = (target - place) / np.linalg.norm(target - place)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    tf_camera_world = np.eye(4)
-    tf_camera_world[:3, :3] = np.stack([right, np.cross(forward, right), forward])
-    tf_camera_world[:3, 3] = -tf_camera_world[:3, :3] @ place
+def depth_camera(name: str, center: np.ndarray, target: np.ndarray) -> Camera:
+    """Depth camera at a place (3,) that looks at a target (3,), metres."""
     width, height, focal = KINECT
     matrix = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
-    return Camera(name, width, height, matrix, tf_camera_world)
+    return Camera(name, width, height, matrix, look_at(center, target))
 
 
 def render_depth(
@@ -135,7 +129,7 @@ def make_scene(
         angle = first + k * np.pi / 2 + rng.uniform(-0.3, 0.3)
         radius = rng.uniform(1.9, 2.9)
         at = np.array([radius * np.cos(angle), radius * np.sin(angle), ceiling])
-        views.append(look_at(f"cam{k}", at, np.array([*rng.uniform(-0.4, 0.4, 2), 1.2])))
+        views.append(depth_camera(f"cam{k}", at, np.array([*rng.uniform(-0.4, 0.4, 2), 1.2])))
     if clutter:
         others = _clutter(rng, scene, models, place, tf_world_head, views[0])
     room = o3d.geometry.TriangleMesh.create_box(7, 7, 2.9).translate([-3.5, -3.5, 0])

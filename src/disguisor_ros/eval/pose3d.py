@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.cameras import Camera, look_at
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.skeleton import STANDING_M
 from disguisor_ros.errors import UserError
@@ -113,13 +113,7 @@ def ring_of_cameras(count: int) -> dict[str, Camera]:
     for k in range(count):
         angle = 2 * np.pi * k / count + 0.3
         center = np.array([3.2 * np.cos(angle), 3.2 * np.sin(angle), 2.5])
-        forward = np.array([0.0, 0.0, 1.0]) - center
-        forward /= np.linalg.norm(forward)
-        right = np.cross(forward, [0.0, 0.0, 1.0])
-        right /= np.linalg.norm(right)
-        tf_camera_world = np.eye(4)
-        tf_camera_world[:3, :3] = np.stack([right, np.cross(forward, right), forward])
-        tf_camera_world[:3, 3] = -tf_camera_world[:3, :3] @ center
+        tf_camera_world = look_at(center, np.array([0.0, 0.0, 1.0]))
         rig[f"cam{k + 1}"] = Camera(f"cam{k + 1}", 1280, 720, matrix, tf_camera_world)
     return rig
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from disguisor_ros.core.cameras import Camera, invert_rigid
+from disguisor_ros.core.cameras import Camera, invert_rigid, look_at
 from disguisor_ros.sim import room as rooms
 from disguisor_ros.sim.motion import Choreography, Floor, Stay
 from disguisor_ros.sim.people import Look, random_look
@@ -88,13 +88,9 @@ def cameras(
 
 def _look_at(place, aim, roll) -> np.ndarray:
     """Pose world <- optical frame of a camera at ``place`` that looks at ``aim``."""
-    z = (aim - place) / np.linalg.norm(aim - place)
-    x = np.cross(z, [0.0, 0.0, 1.0])
-    x /= np.linalg.norm(x)
     pose = np.eye(4)
-    pose[:3, :3] = (
-        np.stack([x, np.cross(z, x), z], axis=1) @ Rotation.from_rotvec([0, 0, roll]).as_matrix()
-    )
+    upright = look_at(place, aim)[:3, :3].T
+    pose[:3, :3] = upright @ Rotation.from_rotvec([0, 0, roll]).as_matrix()
     pose[:3, 3] = place
     return pose
 
