@@ -38,7 +38,6 @@ class RoomBag:
         Depth cameras on optical frames of their own.
     start_ns : int
         Bag time of /tf_static.
-    world_frame : str
     """
 
     def __init__(
@@ -47,13 +46,12 @@ class RoomBag:
         color: dict[str, Camera],
         depth: dict[str, Camera] | None = None,
         start_ns: int = 0,
-        world_frame: str = "world",
     ):
         self.color, self.depth = color, depth or {}
         self._types = typestore().types
         self.writer = BagWriter(path)
         transforms = [
-            self._transform(camera, f"{name}_{kind}_optical_frame", start_ns, world_frame)
+            self._transform(camera, f"{name}_{kind}_optical_frame", start_ns)
             for kind, cameras in (("color", self.color), ("depth", self.depth))
             for name, camera in cameras.items()
         ]
@@ -176,12 +174,12 @@ class RoomBag:
             roi=region,
         )
 
-    def _transform(self, camera: Camera, frame: str, stamp_ns: int, world_frame: str):
+    def _transform(self, camera: Camera, frame: str, stamp_ns: int):
         types = self._types
         x, y, z, w = map(float, to_quaternion(camera.tf_world_camera[:3, :3]))
         position = types["geometry_msgs/msg/Vector3"](*map(float, camera.center))
         return types["geometry_msgs/msg/TransformStamped"](
-            header=types["std_msgs/msg/Header"](stamp=self._time(stamp_ns), frame_id=world_frame),
+            header=types["std_msgs/msg/Header"](stamp=self._time(stamp_ns), frame_id="world"),
             child_frame_id=frame,
             transform=types["geometry_msgs/msg/Transform"](
                 translation=position, rotation=types["geometry_msgs/msg/Quaternion"](x, y, z, w)

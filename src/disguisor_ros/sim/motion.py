@@ -254,7 +254,7 @@ def _behaviour(place, stays, times, rng) -> dict[str, np.ndarray]:
     )
     lean = np.clip(0.03 + 0.22 * working + 0.12 * working * _wander(rng, count, 2.5, 1.0), 0, 0.65)
     yaw, pitch = _gaze(place, focus, heading, lean, still, times, rng)
-    wrists, hold, target = _hands(place, focus, hands, heading, still, times, rng)
+    wrists, hold, target = _hands(focus, hands, heading, still, times, rng)
     phase = np.cumsum(speed) / RATE_HZ / _STRIDE_M
     return {
         "place": place, "velocity": velocity, "heading": heading, "lean": lean,
@@ -298,7 +298,7 @@ def _gaze(place, focus, heading, lean, still, times, rng):
     return yaw, np.clip(pitch, -0.55, 0.75)
 
 
-def _hands(place, focus, hands, heading, still, times, rng):
+def _hands(focus, hands, heading, still, times, rng):
     """Wrists in body axes, weights and world targets of reaching: (T,2,3), (T,2), (T,2,3)."""
     count = len(times)
     relaxed = np.array([[0.06, 0.27, 0.84], [0.06, -0.27, 0.84]])
