@@ -55,7 +55,7 @@ class Person3D:
     Parameters
     ----------
     track_id : int
-        Constant for a person as long as the track lives; starts at 1.
+        Constant for a person as long as the track lives; positive, and never given twice.
     joints : ndarray, shape (17, 3), metres, world
         COCO-17 order; NaN where nothing is known.
     covariance : ndarray, shape (17, 3, 3), square metres, world
