@@ -36,6 +36,9 @@ LIMBS = np.arange(5, 17)
 LENGTHS = {"overall": 0.08, "shoulder_width": 0.07, "torso": 0.06, "hip_width": 0.10,
            "upper_arm": 0.06, "forearm": 0.06, "thigh": 0.06, "shank": 0.06}  # fmt: skip
 
+#: Numbers of a body's place and rotations, which lengths come after in each state.
+_POSE = 3 + 3 * len(BODY)
+
 #: Share of the body's size, as a logarithm, that the head follows.
 HEAD_SHARE = 0.7
 
@@ -217,14 +220,13 @@ class BodyFitter:
         return states
 
     def _remember(self, persons, solution, tracks, states, stamp_ns) -> None:
-        cut = 3 + 3 * len(BODY)
         for i, (person, track) in enumerate(zip(persons, tracks)):
             precision = track.precision
             if person.detections:
                 normal = solution.normal[i]
-                pose, cross = normal[:cut, :cut], normal[:cut, cut:]
-                settled = np.linalg.solve(pose + 1e-6 * np.eye(cut), cross)
-                news = normal[cut:, cut:] - precision - cross.T @ settled
+                pose, cross = normal[:_POSE, :_POSE], normal[:_POSE, _POSE:]
+                settled = np.linalg.solve(pose + 1e-6 * np.eye(_POSE), cross)
+                news = normal[_POSE:, _POSE:] - precision - cross.T @ settled
                 values, vectors = np.linalg.eigh((news + news.T) / 2)
                 news = (vectors * np.maximum(values, 0)) @ vectors.T
                 precision = precision + news / CORRELATED_INSTANTS
@@ -327,13 +329,12 @@ class _Skeleton:
     def differentiate(self, solution: _Solution, paths: np.ndarray) -> tuple:
         """Points of K paths (B, K, 3) and their derivatives by the state (B, K, 3, n)."""
         batch, count = len(solution.rotations), len(paths)
-        cut, size = 3 + 3 * len(BODY), 3 + 3 * len(BODY) + len(LENGTHS)
         scaled = paths * self.segment_scales(solution.lengths)[:, None]
         arms = np.einsum("bsij,bksj->bksi", solution.rotations, scaled)
-        jacobian = np.zeros((batch, count, 3, size))
+        jacobian = np.zeros((batch, count, 3, _POSE + len(LENGTHS)))
         jacobian[..., :3] = np.eye(3)
-        jacobian[..., 3:cut] = np.moveaxis(-hat(arms), 2, 3).reshape(batch, count, 3, -1)
-        jacobian[..., cut:] = np.einsum(
+        jacobian[..., 3:_POSE] = np.moveaxis(-hat(arms), 2, 3).reshape(batch, count, 3, -1)
+        jacobian[..., _POSE:] = np.einsum(
             "bsij,bksj,sjc->bkic", solution.rotations, scaled, self.stretch, optimize=True
         )
         return solution.translation[:, None] + arms.sum(axis=2), jacobian
@@ -341,27 +342,24 @@ class _Skeleton:
     @staticmethod
     def retract(translation, rotations, lengths, step: np.ndarray) -> tuple:
         """Move the state by a step of the solver, shape (B, 3 + 30 + 8)."""
-        cut = 3 + 3 * len(BODY)
-        turn = exp_so3(step[:, 3:cut].reshape(len(step), len(BODY), 3))
-        return translation + step[:, :3], turn @ rotations, lengths + step[:, cut:]
+        turn = exp_so3(step[:, 3:_POSE].reshape(len(step), len(BODY), 3))
+        return translation + step[:, :3], turn @ rotations, lengths + step[:, _POSE:]
 
     def linearize(self, solution: _Solution, seen: Observations, prior) -> tuple:
         """Cost (B,), gradient (B, n) and Gauss-Newton matrix (B, n, n) of all residuals."""
-        batch, size = len(solution.rotations), 3 + 3 * len(BODY) + len(LENGTHS)
-        cut = 3 + 3 * len(BODY)
         points, jacobian = self.differentiate(solution, self.keypoint_paths)
         cost, pull, weight = seen.point_terms(points, LIMBS)
         weighted = weight @ jacobian
         gradient = np.einsum("bkin,bki->bn", jacobian, pull)
-        flat = jacobian.reshape(batch, -1, size)
-        normal = np.swapaxes(flat, 1, 2) @ weighted.reshape(batch, -1, size)
+        flat = jacobian.reshape(len(points), -1, jacobian.shape[-1])
+        normal = np.swapaxes(flat, 1, 2) @ weighted.reshape(flat.shape)
         self._add_pose_prior(solution, cost, gradient, normal)
         mean, precision = prior
         off = solution.lengths - mean
         pushed = np.einsum("bij,bj->bi", precision, off)
         cost += np.einsum("bi,bi->b", off, pushed)
-        gradient[:, cut:] += pushed
-        normal[:, cut:, cut:] += precision
+        gradient[:, _POSE:] += pushed
+        normal[:, _POSE:, _POSE:] += precision
         return cost, gradient, normal
 
     @staticmethod
