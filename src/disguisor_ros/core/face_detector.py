@@ -15,6 +15,12 @@ from disguisor_ros.core.onnx_session import (
     open_session,
 )
 
+#: Longer side of the network's input, pixels.
+SIDE = 960
+
+#: Score from which a candidate is a face.
+MIN_SCORE = 0.35
+
 #: Score of a joint from which it says where a head is.
 HEAD_SCORE = 0.2
 
@@ -30,17 +36,13 @@ class FaceDetector:
     Parameters
     ----------
     session : onnxruntime.InferenceSession
-    side : int
-        Longer side of the network's input, pixels.
-    min_score : float
-        Score from which a candidate is a face.
 
     References
     ----------
     Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2020.
     """
 
-    def __init__(self, session, side: int = 960, min_score: float = 0.35):
+    def __init__(self, session):
         shapes = [output.shape for output in session.get_outputs()]
         good = len(shapes) == 4 and fits(session.get_inputs()[0].shape, (1, 3, None, None))
         for shape, channels in zip(shapes, (1, 2, 2, 10)):
@@ -52,14 +54,12 @@ class FaceDetector:
             )
         self.session = session
         self.input = session.get_inputs()[0].name
-        self.side = side
-        self.min_score = min_score
 
     @classmethod
-    def load(cls, path: str | Path, threads: int = 1, **settings) -> FaceDetector:
+    def load(cls, path: str | Path, threads: int = 1) -> FaceDetector:
         """Load from an ``.onnx`` file; ValueError when it is not such a network."""
         try:
-            return cls(open_session(path, threads), **settings)
+            return cls(open_session(path, threads))
         except ValueError as error:
             raise ValueError(f"face detector {path}: {error}") from None
 
@@ -76,13 +76,13 @@ class FaceDetector:
             x, y, width, height, score and five landmarks x, y in pixels of the image.
         """
         check_image(image)
-        box = Letterbox.fit_side(image, self.side, pad=0)
+        box = Letterbox.fit_side(image, SIDE, pad=0)
         tensor = np.ascontiguousarray(box.image.transpose(2, 0, 1)[None], np.float32)
         heatmap, size, offset, landmarks = (
             output[0] for output in self.session.run(None, {self.input: tensor})
         )
         peak = heatmap[0] >= cv2.dilate(heatmap[0], np.ones((3, 3), np.uint8))
-        y, x = np.nonzero(peak & (heatmap[0] >= self.min_score))
+        y, x = np.nonzero(peak & (heatmap[0] >= MIN_SCORE))
         extent = 4 * np.exp(size[::-1, y, x]).T
         center = 4 * (np.stack([x, y], axis=1) + offset[::-1, y, x].T + 0.5)
         corner = center - extent / 2

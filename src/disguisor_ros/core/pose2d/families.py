@@ -167,7 +167,6 @@ def decode_movenet_heads(
     regression: np.ndarray,
     heatmap: np.ndarray,
     offset: np.ndarray,
-    stride: int = 4,
 ) -> Candidates:
     """Poses from the heads of MoveNet MultiPose, all (h, w, channels), as its graph does it.
 
@@ -202,7 +201,7 @@ def decode_movenet_heads(
         best = weighted.reshape(-1, 17).argmax(axis=0)
         best_y, best_x = y[best // len(x)], x[best % len(x)]
         joints = offset[best_y, best_x, np.arange(17)][:, ::-1] + np.stack([best_x, best_y], 1)
-        pose[:, :2] = joints * stride
+        pose[:, :2] = 4 * joints  # the heads are a quarter of the input's size
         pose[:, 2] = weighted[best_y - y[0], best_x - x[0], np.arange(17)]
     sure = poses[..., 2] > 0.127
     scores = center[rows, columns] * (poses[..., 2] * sure).sum(1) / np.maximum(sure.sum(1), 1)
