@@ -49,7 +49,6 @@ TEXT = st.one_of(
     st.sampled_from(["rgb8", "bgr8", "rgba8", "mono8", "16UC1", "32FC1", "8UC3", "bayer_rggb8"]),
     st.text(max_size=8).filter(lambda s: "\0" not in s and s.isprintable()),
 )
-BYTES = st.one_of(st.binary(max_size=64), st.integers(0, 20_000).map(bytes))
 
 
 @st.composite
