@@ -93,14 +93,8 @@ class StageNode(LifecycleNode):
         self.autostart = self.parameter(
             "autostart", True, "Configure and activate by itself; false leaves it to a manager."
         )
-        self.patience_ns = int(
-            1e9
-            * self.parameter(
-                "patience",
-                1.0,
-                "How long to wait for data that can be done without, s.",
-                (0.0, 60.0),
-            )
+        self.patience_ns = self.duration_ns(
+            "patience", 1.0, "How long to wait for data that can be done without, s.", (0.0, 60.0)
         )
         self.rendezvous = Rendezvous(capacity=30, patience_ns=self.patience_ns)
         self.rig = CameraRig(self.world_frame)
@@ -199,6 +193,10 @@ class StageNode(LifecycleNode):
         if bounds and isinstance(default, str) and value not in bounds:
             raise ValueError(f"parameter {name} is {value!r}, must be one of {', '.join(bounds)}")
         return value
+
+    def duration_ns(self, name: str, default_s: float, description: str, bounds: tuple) -> int:
+        """Declare a parameter in seconds and return its value in nanoseconds."""
+        return int(1e9 * self.parameter(name, default_s, description, bounds))
 
     def listen(self, kind, topic: str, callback: Callable, qos: QoSProfile, raw=False) -> None:
         """Subscribe; a message that the callback refuses with ValueError is counted, not fatal."""

@@ -95,11 +95,8 @@ class FaceRendererNode(StageNode):
             "What becomes of a frame that cannot be processed.",
             ("drop", "blank"),
         )
-        self.max_latency_ns = int(
-            1e9
-            * self.parameter(
-                "max_latency", 2.0, "A frame older than this is withheld, s.", (0.05, 600.0)
-            )
+        self.max_latency_ns = self.duration_ns(
+            "max_latency", 2.0, "A frame older than this is withheld, s.", (0.05, 600.0)
         )
         self.waiting: OrderedDict[int, tuple] = OrderedDict()
         self.frames = Counter()

@@ -46,10 +46,10 @@ class Pose2DNode(StageNode):
         self.transport = self.parameter(
             "image_transport", "raw", "Which colour topics to read.", ("raw", "compressed")
         )
-        slop = self.parameter(
+        slop_ns = self.duration_ns(
             "slop", 0.02, "Stamps of one instant differ by no more than this, s.", (0.0, 1.0)
         )
-        self.queue = InstantQueue(capacity=4, slop_ns=int(1e9 * slop))
+        self.queue = InstantQueue(capacity=4, slop_ns=slop_ns)
         self.subscriptions_here = {}
         self.known = np.zeros((0, 17, 3))
         self.known_ns = 0

@@ -25,15 +25,12 @@ class Pose3DNode(StageNode):
         self.use_depth = self.parameter(
             "use_depth", True, "Place people that one camera sees by its depth image."
         )
-        self.warm_up_ns = int(
-            1e9
-            * self.parameter(
-                "warm_up",
-                1.0,
-                "After a start, a clock jump or a gap: how long people are only watched, by all"
-                " cameras, before frames may leave, s.",
-                (0.0, 60.0),
-            )
+        self.warm_up_ns = self.duration_ns(
+            "warm_up",
+            1.0,
+            "After a start, a clock jump or a gap: how long people are only watched, by all"
+            " cameras, before frames may leave, s.",
+            (0.0, 60.0),
         )
         predict_s = self.parameter(
             "predict", 3.0, "How long people who are no longer seen are covered, s.", (0.0, 10.0)

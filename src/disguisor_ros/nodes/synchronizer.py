@@ -23,10 +23,10 @@ class SynchronizerNode(StageNode):
 
     def __init__(self):
         super().__init__("synchronizer")
-        slop = self.parameter(
+        slop_ns = self.duration_ns(
             "slop", 0.02, "Stamps of one instant differ by no more than this, s.", (0.0, 1.0)
         )
-        max_wait = self.parameter(
+        max_wait_ns = self.duration_ns(
             "max_wait", 0.5, "How long a late camera is waited for, s.", (0.0, 60.0)
         )
         in_flight = self.parameter(
@@ -36,7 +36,7 @@ class SynchronizerNode(StageNode):
             (1, 100),
         )
         self.synchronizer = FrameSynchronizer(
-            self.cameras, int(1e9 * slop), int(1e9 * max_wait), in_flight, self.patience_ns
+            self.cameras, slop_ns, max_wait_ns, in_flight, self.patience_ns
         )
 
     def load(self):
