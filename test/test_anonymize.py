@@ -19,9 +19,12 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
+from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.face_cover import outline_of
 from disguisor_ros.core.named_face import CAP_EDGE_M, CHIN_M, below_cap, named_box
+from disguisor_ros.core.posed_head import pose_head
 from disguisor_ros.core.rendering import EmbreeBackend, Window
+from disguisor_ros.core.sightings import sight_heads
 from disguisor_ros.core.types import Region
 from disguisor_ros.eval.scores import fill_region
 
@@ -447,6 +450,72 @@ def test_who_may_stand_right_under_a_camera_costs_little_of_its_image():
     """Just out of view, 0.3 m before the camera: 12 cm off along its axis, 28 cm to the right."""
     touched = changed(room(), replace(room(), [unsure_head((0.4, 0, -0.35), (0.25, -0.25, 0))]))
     assert touched[-1].any() and touched.mean() < 0.1
+
+
+def test_the_window_of_who_may_be_anywhere_near_a_camera_is_no_larger_than_the_image():
+    """It was 80 times as large, and one such head took a minute: its camera fell silent."""
+    head = head_at(TEMPLATE, x=0.3, y=0.1, sigma_m=0.5)
+    (sighting,) = sight_heads(CAMERA, [head], no_keypoints(), TEMPLATE)
+    window = pose_head(CAMERA, head, sighting, TEMPLATE).window
+    assert window.x >= 0 and window.columns * window.step < WIDTH + window.step
+    assert window.y >= 0 and window.rows * window.step < HEIGHT + window.step
+
+
+FISHEYE = Camera(
+    "cn01", WIDTH, HEIGHT, front_camera(focal=110).matrix, CAMERA.tf_camera_world,
+    np.array([1e-3, 0.0, 0.0, 0.0]), "equidistant",
+)  # fmt: skip
+
+
+def beside(angle_deg, distance_m, sigma_m=0.005):
+    """Head so far from the axis of a camera, that looks at it."""
+    angle = np.deg2rad(angle_deg)
+    place = distance_m * np.array([np.cos(angle), np.sin(angle), 0.0])
+    return head_at(TEMPLATE, *place, away_deg=angle_deg, sigma_m=sigma_m)
+
+
+@pytest.mark.parametrize("angle_deg, distance_m", [(70, 1.0), (82, 0.6), (84, 0.9), (80, 2.0)])
+@pytest.mark.parametrize("sigma_m", [0.0, 0.1])
+def test_a_fisheye_shows_a_face_right_beside_the_camera(angle_deg, distance_m, sigma_m):
+    """At 84 degrees it is 9 cm before the camera's plane, where other lenses show nothing."""
+    head = beside(angle_deg, distance_m, sigma_m)
+    image = room()
+    touched = changed(image, replace(image, [head], camera=FISHEYE))
+    facing = (TEMPLATE.normals @ head.tf_world_head[:3, :3].T) @ -head.tf_world_head[:3, 3] > 0.3
+    pixels, _ = FISHEYE.project(head.vertices[facing & TEMPLATE.face].astype(float))
+    column, row = np.rint(pixels[FISHEYE.inside(pixels, 0.4)]).astype(int).T
+    assert len(row) > 100 and touched[row, column].mean() > 0.97
+    # It is no larger there than before the camera.
+    plain = changed(image, replace(image, [beside(0, distance_m, sigma_m)], camera=FISHEYE))
+    assert touched.sum() < 2 * plain.sum()
+
+
+def test_a_head_at_the_rim_of_a_fisheye_does_not_stand_for_one_in_the_middle():
+    """It was taken for so large that shoulders anywhere in the image were its own."""
+    keypoints = keypoints_of(FISHEYE, head_at(TEMPLATE), TEMPLATE)
+    keypoints[0, :5, 2] = 0.0
+    image = room()
+    touched = changed(
+        image, replace(image, [beside(86, 2.0)], keypoints=keypoints, camera=FISHEYE)
+    )
+    assert touched[119, 159]
+
+
+@pytest.mark.parametrize(
+    "place, guess", [((1.1, 0.8, -0.2), (0.8, 0.7, -0.2)), ((0.8, 0.5, 0.0), (0.7, 0.6, -0.1))]
+)
+def test_what_depth_rules_out_is_left_alone_where_a_fisheye_has_it(place, guess):
+    """The wall behind was cut out of the cover where it is not, and all of the face was left."""
+    away = np.rad2deg(np.arctan2(place[1], place[0]))
+    true, head = head_at(TEMPLATE, *place, away_deg=away), head_at(TEMPLATE, *guess, sigma_m=0.2)
+    face = face_pixels(true, FISHEYE)
+    hits = EmbreeBackend()(
+        FISHEYE, FISHEYE.to_camera(true.vertices.astype(float)), TEMPLATE.faces,
+        Window(0, 0, WIDTH, HEIGHT),
+    )  # fmt: skip
+    depth = depth_view(FISHEYE, np.where(np.isfinite(hits.depth_m), hits.depth_m, 6.0))
+    image = room()
+    assert changed(image, replace(image, [head], depth, camera=FISHEYE))[face].mean() > 0.97
 
 
 def test_light_follows_the_surroundings():

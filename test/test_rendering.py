@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disguisor_ros.core.anonymize import FaceRenderer
+from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.rendering import (
     EmbreeBackend,
@@ -62,6 +63,35 @@ def test_lens_distortion_is_followed(template, distortion):
     assert len(rows) > 500
     pixels, _ = camera.project_camera(points[rows, columns].astype(float))
     assert np.abs(pixels - np.stack([columns + 20, rows + 20], axis=-1)).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "model, distortion",
+    [
+        ("plumb_bob", (-0.28, 0.08, 0.0, 0.0, 0.0)),
+        ("rational_polynomial", (0.5, -2.6, 1e-4, 2e-4, 1.5, 0.38, -2.4, 1.4)),
+        ("equidistant", (0.01, 0.0, 0.0, 0.0)),
+    ],
+)
+@pytest.mark.parametrize("side", [24, 120, 240])
+def test_a_ray_finds_its_cell_however_wide_the_window(model, distortion, side):
+    """A quadratic took it up to 50 pixels away: depth uncovered what it does not see."""
+    lens = front_camera(focal=200)
+    camera = Camera("cn01", 320, 240, lens.matrix, lens.tf_camera_world, distortion, model)
+    window = Window(0, 0, side, side)
+    pixels = np.stack(np.meshgrid(*2 * [np.arange(0, side, 3)]), axis=-1).reshape(-1, 2)
+    cells = window.cells_of(camera, camera.undistort(pixels))
+    assert np.abs(cells - pixels).max() < 0.7
+
+
+def test_the_rim_of_a_fisheye_is_followed():
+    """x/z, which grows without bound there, is not linear over 16 pixels."""
+    lens, bent = front_camera(focal=120), [1e-9, 0.0, 0.0, 0.0]
+    camera = Camera("cn01", 320, 240, lens.matrix, lens.tf_camera_world, bent, "equidistant")
+    rays = Window(0, 100, 40, 40).normalized(camera).astype(float)
+    angle = np.arctan(np.linalg.norm(rays, axis=-1))
+    x, y = np.arange(40) - 159.5, np.arange(100, 140)[:, None] - 119.5
+    assert np.abs(120 * angle - np.hypot(x, y)).max() < 0.5
 
 
 @settings(max_examples=15, deadline=None)

@@ -111,6 +111,18 @@ class Camera:
         """Whether the lens distorts at all."""
         return bool(self.distortion.any())
 
+    @property
+    def fisheye(self) -> bool:
+        """Whether the image may show what lies beside the camera, at up to 90 degrees."""
+        return self.distorted and self.model == "equidistant"
+
+    def px_per_m(self, point: np.ndarray) -> float:
+        """Pixels for a metre across the view at a point (3,) of the camera frame before it."""
+        aside = np.hypot(point[0], point[1])
+        if self.fisheye and aside > 1e-6:
+            return self.matrix[0, 0] * np.arctan2(aside, point[2]) / aside
+        return self.matrix[0, 0] / point[2]
+
     def to_camera(self, points_world: np.ndarray) -> np.ndarray:
         """Points of the world in the camera frame, shape (..., 3), metres."""
         return points_world @ self.tf_camera_world[:3, :3].T + self.tf_camera_world[:3, 3]

@@ -105,15 +105,15 @@ def pose_head(
     covariance = to_camera @ _covariance(head) @ to_camera.T
     nearest_m = 2 * template.radius
     vertices = camera.to_camera(vertices)
-    if vertices[:, 2].mean() < template.radius:
+    if not _in_view(camera, vertices.mean(axis=0), template.radius):
         vertices = _brought_into_view(vertices, covariance, nearest_m)
         if vertices is None:
             return None
-    distance_m = float(vertices[:, 2].mean())
-    focal = camera.matrix[0, 0]
+    center = vertices.mean(axis=0)
+    distance_m = float(center[2])
     turn_deg = _turn_deg(camera, tf_world_head)
-    px_per_m = focal / distance_m
-    along_m, across, moved = _spread(covariance, vertices.mean(axis=0))
+    px_per_m = camera.px_per_m(center)
+    along_m, across, moved = _spread(camera, covariance, center)
     detected = sighting.detection >= 0
     if detected:
         # Where this image itself shows the head, only the distance from the camera can be far off.
@@ -145,6 +145,16 @@ def pose_head(
     )  # fmt: skip
 
 
+def _in_view(camera: Camera, center: np.ndarray, radius_m: float) -> bool:
+    """Whether a head of this size at ``center`` (3,), camera frame, is before the camera.
+
+    A fisheye lens shows heads right beside the camera, too: at its rim, as large as any.
+    """
+    if camera.fisheye and np.linalg.norm(center) > 2 * radius_m:
+        return center[2] > 0
+    return center[2] >= radius_m
+
+
 def _brought_into_view(
     vertices: np.ndarray, covariance: np.ndarray, nearest_m: float
 ) -> np.ndarray | None:
@@ -157,12 +167,13 @@ def _brought_into_view(
 
 
 def _spread(
-    covariance: np.ndarray, center: np.ndarray
+    camera: Camera, covariance: np.ndarray, center: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """How far off a head may be in one view.
 
     Parameters
     ----------
+    camera : Camera
     covariance : ndarray, shape (3, 3), square metres, camera frame
         Of the head's place.
     center : ndarray, shape (3,), metres, camera frame
@@ -179,6 +190,12 @@ def _spread(
     """
     ray = center / np.linalg.norm(center)
     slope = np.array([[1.0, 0.0, -ray[0] / ray[2]], [0.0, 1.0, -ray[1] / ray[2]]])
+    aside = np.hypot(ray[0], ray[1])
+    if camera.fisheye and aside > 1e-6:
+        # Across the ray, not along the plane of the image, which the ray may hardly meet.
+        x, y = ray[:2] / aside
+        slope = np.outer([x, y], [x * ray[2], y * ray[2], -aside])
+        slope += np.outer([-y, x], [-y, x, 0.0])
     moved = covariance @ slope.T
     return float(np.sqrt(ray @ covariance @ ray)), slope @ moved, moved
 
@@ -194,10 +211,10 @@ def _ends(
     distance_m = vertices[:, 2].mean()
     ends = []
     for way_m in (sweep_m, -sweep_m):
-        if way_m[2] < 0:  # no nearer than a camera can see a head
+        if way_m[2] < 0 and not camera.fisheye:  # no nearer than a camera can see a head
             way_m = way_m * np.clip((nearest_m - distance_m) / way_m[2], 0.0, 1.0)
-        pixels, depth_m = camera.project_camera(vertices + way_m)
-        margin_px = margin_m * camera.matrix[0, 0] / depth_m.mean()
+        pixels, _ = camera.project_camera(vertices + way_m)
+        margin_px = margin_m * camera.px_per_m((vertices + way_m).mean(axis=0))
         ends.append(pixels[:, None] + margin_px * _AROUND)
     ends = np.concatenate(ends).reshape(-1, 2)
     return ends[np.isfinite(ends).all(axis=1)]
@@ -236,8 +253,11 @@ def _window(
     size = np.array([camera.width, camera.height])
     low = np.vstack([np.nanmin(pixels, axis=0) - margin, ends_px]).min(axis=0)
     high = np.vstack([np.nanmax(pixels, axis=0) + margin, ends_px]).max(axis=0)
-    low = np.clip(np.floor(low), -margin, size + margin)
-    high = np.clip(np.ceil(high), -margin, size + margin)
+    # A face that is out of the image reaches into it by its margin; who is unsure is covered from
+    # his ends alone, which next to a camera may lie thousands of pixels out.
+    beyond = 0 if len(ends_px) else margin
+    low = np.clip(np.floor(low), -beyond, size + beyond)
+    high = np.clip(np.ceil(high), -beyond, size + beyond)
     x, y = low.astype(int)
     width, height = (high - low).astype(int)
     if x >= camera.width or y >= camera.height or x + width <= 0 or y + height <= 0:

@@ -10,8 +10,12 @@ import numpy as np
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.open3d_loader import load_open3d
 
-#: Pixels between the points at which the lens is undistorted; linear in between.
-_LATTICE_PX = 16
+#: Pixels between the points at which the lens is undistorted; linear in between. Far from the axis
+#: of a fisheye lens x/z is anything but linear.
+_LATTICE_PX, _FISHEYE_LATTICE_PX = 16, 4
+
+#: A quadratic may be so far off the lens over a window, grid cells: half of a depth pixel.
+_FIT_CELLS = 0.5
 
 #: Share of a surface's brightness that does not depend on its direction.
 _AMBIENT = 0.6
@@ -64,16 +68,20 @@ class Window:
 
         The lens is evaluated on a coarse lattice: over a head it is smooth to well under a pixel.
         """
-        x, across = _lattice(self.x, self.columns, self.step)
-        y, down = _lattice(self.y, self.rows, self.step)
+        spacing = _FISHEYE_LATTICE_PX if camera.model == "equidistant" else _LATTICE_PX
+        x, across = _lattice(self.x, self.columns, self.step, spacing)
+        y, down = _lattice(self.y, self.rows, self.step, spacing)
         lattice = camera.undistort(grid(x, y))
-        rows = down @ lattice.reshape(len(y), -1)
-        return (across @ rows.reshape(-1, len(x), 2)).astype(np.float32)
+        out = np.empty((self.rows, self.columns, 2), np.float32)
+        for axis in range(2):
+            out[..., axis] = down @ lattice[..., axis] @ across.T
+        return out
 
     def cells_of(self, camera: Camera, normalized: np.ndarray) -> np.ndarray:
         """Grid coordinates (column, row) of rays x/z, y/z, shape (N, 2), in or near the window.
 
-        The lens is fitted by a quadratic over the window: many times faster than the lens itself.
+        The lens is fitted by a quadratic over the window: many times faster than the lens itself,
+        which is asked where a window is so wide, or the lens so bent, that none fits.
         """
         x = np.linspace(-0.5, self.columns - 0.5, 4)
         y = np.linspace(-0.5, self.rows - 0.5, 4)
@@ -81,7 +89,11 @@ class Window:
         corner = (self.x + 0.5 * self.step - 0.5, self.y + 0.5 * self.step - 0.5)
         rays = camera.undistort(cells * self.step + corner)
         center = rays.mean(axis=0)
-        fit = np.linalg.lstsq(_quadratic(rays - center), cells, rcond=None)[0]
+        around = _quadratic(rays - center)
+        fit = np.linalg.lstsq(around, cells, rcond=None)[0]
+        if np.abs(around @ fit - cells).max() > _FIT_CELLS:
+            points = np.concatenate([normalized, np.ones((len(normalized), 1))], axis=1)
+            return self.to_cells(camera.project_camera(points)[0])
         return _quadratic(normalized - center) @ fit
 
 
@@ -98,9 +110,9 @@ def _quadratic(points: np.ndarray) -> np.ndarray:
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
 
 
-def _lattice(start: int, count: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+def _lattice(start: int, count: int, step: int, spacing: int) -> tuple[np.ndarray, np.ndarray]:
     """Places (n,) over ``count`` samples, and weights (count, n) that interpolate linearly."""
-    nodes = 2 + (count - 1) * step // _LATTICE_PX
+    nodes = 2 + (count - 1) * step // spacing
     place = np.arange(count) * ((nodes - 1) / max(count - 1, 1))
     weights = np.maximum(1 - np.abs(place[:, None] - np.arange(nodes)), 0)
     first = start + 0.5 * step - 0.5

@@ -151,12 +151,12 @@ def sight_heads(
             sightings.append(Sighting(np.full(2, np.nan), 0.0))
             continue
         points = np.vstack([template.keypoints * _scale(head, template), np.zeros(3)])
-        pixels, depth_m = camera.project(points @ tf_world_head[:3, :3].T + tf_world_head[:3, 3])
+        pixels, _ = camera.project(points @ tf_world_head[:3, :3].T + tf_world_head[:3, 3])
         if not np.isfinite(pixels).all():
             sightings.append(Sighting(np.full(2, np.nan), 0.0))
             continue
         projected[i] = pixels[:-1]
-        scale = camera.matrix[0, 0] / depth_m[-1]
+        scale = camera.px_per_m(camera.to_camera(tf_world_head[:3, 3]))
         sightings.append(Sighting(pixels[-1], template.radius * scale))
         if len(keypoints):
             off = np.linalg.norm(keypoints[:, _HEAD, :2] - pixels[:-1], axis=2) / scale
