@@ -1,6 +1,7 @@
 import itertools
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +118,18 @@ def test_a_bag_that_loops_starts_anew():
     sync = synchronizer()
     loop = [(c, k, t) for t in range(1000, 4000, 100) for c in "ab" for k in KINDS]
     assert len(feed(sync, loop)) == len(feed(sync, loop)) == 30
+
+
+@pytest.mark.parametrize("first", ["ab", "c"])
+def test_a_camera_whose_clock_is_ahead_does_not_silence_the_others(first):
+    """Its sets left alone, whereupon all images of the others came too late for ever."""
+    sync, out = synchronizer("abc"), []
+    for now in range(0, 5000, 100):
+        for camera in first if now < 1000 else "abc":
+            stamp = now + 3_600_000 * (camera == "c")
+            out += feed(sync, [(camera, k, stamp) for k in ("color", "keypoints")], now)
+    last = [sorted(s.usable) for s in out][-30:]
+    assert last == [["a", "b"]] * 30 and stamps_of(out)[-1] == 4900 and sync.ahead > 0
 
 
 def test_instants_a_minute_apart_are_matched_in_any_order_of_cameras():

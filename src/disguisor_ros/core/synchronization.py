@@ -83,15 +83,16 @@ class FrameSynchronizer:
         self.max_wait_ns = max_wait_ns
         self.in_flight = in_flight
         self.answer_ns = answer_ns
-        self.late = self.skipped = 0
+        self.late = self.skipped = self.ahead = 0
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: after a clock jump."""
         self._pending: list[FrameSet] = []
         self._last_seen: dict[tuple[str, str], int] = {}
+        self._heard_ns: dict[str, int] = {}
         self._expected = {(c, kind) for c in self.cameras for kind in ("color", "keypoints")}
-        self._last_emitted = None
+        self._last_emitted: FrameSet | None = None
         self._complete: list[FrameSet] = []
         self._under_way: list[_UnderWay] = []
         self._answering: set[str] = set()
@@ -117,11 +118,15 @@ class FrameSynchronizer:
             self.reset()
             last = stamp_ns
         self._last_seen[camera, kind] = max(last, stamp_ns)
+        self._heard_ns[camera] = now_ns
         self._expected.add((camera, kind))
         frame_set = self._place(camera, kind, stamp_ns)
         if frame_set is None:
-            if self._last_emitted is not None and stamp_ns <= self._last_emitted + self.slop_ns:
+            last_set = self._last_emitted
+            if last_set is not None and stamp_ns <= last_set.stamp_ns + self.slop_ns:
                 self.late += kind == "color"
+                if self._is_ahead(last_set):
+                    self.reset()
                 return
             frame_set = FrameSet(stamp_ns, arrived_ns=now_ns)
             self._pending.append(frame_set)
@@ -165,12 +170,28 @@ class FrameSynchronizer:
             missing = self._missing(first)
             if missing and now_ns - first.arrived_ns <= self.max_wait_ns:
                 break
-            self._expected -= missing
             self._pending.pop(0)
+            if self._is_ahead(first):
+                self.ahead += len(first.color_ns)
+                continue
+            self._expected -= missing
             if first.usable:
-                self._last_emitted = first.stamp_ns
+                self._last_emitted = first
                 out.append(first)
         return out
+
+    def _is_ahead(self, frame_set: FrameSet) -> bool:
+        """Whether more cameras than it has live before it, and were heard since it was opened."""
+        behind = [
+            camera
+            for camera, heard_ns in self._heard_ns.items()
+            if heard_ns > frame_set.arrived_ns
+            and self._newest(camera) < frame_set.stamp_ns - JUMP_NS
+        ]
+        return len(behind) > len(frame_set.color_ns)
+
+    def _newest(self, camera: str) -> int:
+        return max(ns for (name, _), ns in self._last_seen.items() if name == camera)
 
     def _place(self, camera: str, kind: str, stamp_ns: int) -> FrameSet | None:
         """The pending set of a stamp: for keypoints by equality, for others by nearness."""

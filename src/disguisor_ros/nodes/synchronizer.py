@@ -84,6 +84,7 @@ class SynchronizerNode(StageNode):
             self.sets.publish(write_frame_set(frame_set, self.world_frame))
             self.finished(started)
         self.figures["late_frames"] = self.synchronizer.late
+        self.figures["ahead_frames"] = self.synchronizer.ahead
         self.figures["skipped_instants"] = self.synchronizer.skipped
 
 
