@@ -79,6 +79,16 @@ def test_shoulders_alone_are_enough():
     assert cover.region.confidence < 0.5
 
 
+@pytest.mark.parametrize("joints", [[0, 1, 2], [1, 2], [0, 1], [0, 1, 2, 5]])
+def test_nose_and_eyes_alone_are_enough(joints):
+    """A face under a cap, above drapes: no bone told how large it is, so it was left open."""
+    keypoints = keypoints_of(CAMERA, FACE, TEMPLATE)
+    keypoints[0, np.setdiff1d(np.arange(17), joints), 2] = 0.0
+    (cover,) = cast(keypoints)
+    face = drawn(FACE)[0].upper | drawn(FACE)[0].lower
+    assert covered_by([cover])[drawn(FACE)[0].slices][face].mean() > 0.8
+
+
 def test_cover_grows_when_less_is_known():
     keypoints = keypoints_of(CAMERA, FACE, TEMPLATE)
     sure = covered_by(cast(keypoints)).sum()

@@ -38,6 +38,10 @@ _BONES = (
 #: joints are mistaken, and the cover of a face that is none would be as large as the image.
 _LONGEST = 2.5
 
+#: Pairs within a face, likewise, where a detector's errors weigh more: for faces of which nothing
+#: else is seen, under a cap and above drapes.
+_FACE_BONES = ((1, 2, 0.063), (0, 1, 0.047), (0, 2, 0.047))
+
 #: Half height and half width of the face, and of what is covered for it, metres.
 _FACE_M = np.array([0.097, 0.070])
 _COVER_M = np.array([0.125, 0.105])
@@ -74,9 +78,7 @@ class _Ellipse:
         if not mask.any():
             return None
         box = self._box(camera)
-        region = Region(
-            box, outline_of(mask, *low), self.track_id, method, float(self.confidence)
-        )
+        region = Region(box, outline_of(mask, *low), self.track_id, method, float(self.confidence))
         return Cover(*map(int, low), mask, mask, region)
 
     def _box(self, camera: Camera) -> np.ndarray:
@@ -238,11 +240,7 @@ def _ellipse(detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
 
 def _scale(xy: np.ndarray, use: np.ndarray) -> float | None:
     """Pixels per metre at a person: the longest bone, should joints be mistaken."""
-    bones = [
-        (np.linalg.norm(xy[i] - xy[j]) / metres, i, j)
-        for i, j, metres in _BONES
-        if use[i] and use[j]
-    ]
+    bones = _lengths(_BONES, xy, use) or _lengths(_FACE_BONES, xy, use)
     if not bones:
         return None
     without = [[scale for scale, *ends in bones if joint not in ends] for joint in range(17)]
@@ -250,6 +248,15 @@ def _scale(xy: np.ndarray, use: np.ndarray) -> float | None:
     if len(bones) > 2:
         scale = min(scale, _LONGEST * np.median([length for length, *_ in bones]))
     return float(scale) if scale > 1 else None
+
+
+def _lengths(bones, xy: np.ndarray, use: np.ndarray) -> list[tuple[float, int, int]]:
+    """Pixels per metre of the usual length of each bone that is seen, with its joints."""
+    return [
+        (np.linalg.norm(xy[i] - xy[j]) / metres, i, j)
+        for i, j, metres in bones
+        if use[i] and use[j]
+    ]
 
 
 def _of_cover(cover: Cover, stamp_ns: int) -> _Ellipse:
