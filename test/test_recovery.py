@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import rclpy
@@ -77,6 +80,24 @@ def test_shared_memory_of_the_dead_alone_is_freed(locks, tmp_path):
     shared_memory.free_shared_memory()
     left = {f"fastdds_port{alive + 1}", f"fastdds_port{alive + 1}_el"}
     assert {p.name for p in tmp_path.iterdir()} == left, dead
+
+
+def test_shared_memory_of_a_killed_player_is_nobody_else_s_and_freed_by_the_next_run(tmp_path):
+    """Raw images were left there for every user of the machine to read."""
+    code = (
+        "import os, signal, disguisor_ros.graph as g; g.set_environment()\n"
+        "from disguisor_ros.bridge.bags import BagWriter\n"
+        "from disguisor_ros.recordings import Recording\n"
+        "from disguisor_ros.replay import Replay\n"
+        f"Replay(Recording('', {{}}, [], 'raw'), BagWriter('{tmp_path}/out'), None, False)\n"
+        "print(*{line.split()[5] for line in open('/proc/self/maps') if 'fastdds_' in line})\n"
+        "os.sys.stdout.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    left = [f for f in map(Path, out.stdout.split()) if f.exists() and f.stat().st_size > 2**20]
+    assert left and all(f.stat().st_mode & 0o077 == 0 for f in left), out.stderr
+    with Graph([], tmp_path):
+        assert not any(f.exists() for f in left)
 
 
 @pytest.fixture

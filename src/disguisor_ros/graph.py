@@ -186,6 +186,7 @@ class Graph:
         free_shared_memory()
 
     def __enter__(self):
+        free_shared_memory()  # a run that was killed has left raw images in it
         for name in self.stages:
             self.start(name)
         return self

@@ -17,6 +17,7 @@ from disguisor_ros.errors import UserError
 from disguisor_ros.graph import Graph
 from disguisor_ros.recordings import Recording, check_keypoints, told
 from disguisor_ros.rehearsal import rehearsal
+from disguisor_ros.shared_memory import hide_shared_memory
 
 #: Images of one camera that may be under way at once with ``--rate max``.
 WINDOW = 2
@@ -90,6 +91,7 @@ class Replay:
         enclave = ["--ros-args", "--enclave", "/disguisor/player"]  # see docs/privacy.md, SROS2
         rclpy.init(args=enclave, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("disguisor_run")
+        hide_shared_memory()
         self._publishers = {}
         self._advertise()
         self._subscribe(markers)

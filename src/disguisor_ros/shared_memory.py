@@ -23,6 +23,18 @@ def free_shared_memory() -> None:
         lock.unlink()
 
 
+def hide_shared_memory() -> None:
+    """Let no other user read what this process publishes: images lie there as they are.
+
+    Fast DDS lets everybody, whatever the umask; and there it stays when the process is killed.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        file = Path(line.split(maxsplit=5)[-1])
+        if file.parent == FOLDER and file.name.startswith("fastdds_") and not _number(file):
+            with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+                file.chmod(0o600)
+
+
 @contextlib.contextmanager
 def avoiding_dead_ports() -> Iterator[None]:
     """Create a node in here, and it does not take the ports of one that was killed lately.
