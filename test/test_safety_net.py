@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from head_scene import ball_template, front_camera, head_at, keypoints_of, no_keypoints
+from head_scene import (
+    ball_template,
+    depth_view,
+    front_camera,
+    head_at,
+    keypoints_of,
+    no_keypoints,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -25,10 +32,10 @@ def covered_by(covers):
     return mask
 
 
-def drawn(*heads, keypoints=None):
+def drawn(*heads, keypoints=None, depth=None):
     keypoints = no_keypoints() if keypoints is None else keypoints
     sightings = sight_heads(CAMERA, list(heads), keypoints, TEMPLATE)
-    return cover_heads(CAMERA, list(heads), TEMPLATE, EmbreeBackend(), sightings)
+    return cover_heads(CAMERA, list(heads), TEMPLATE, EmbreeBackend(), sightings, depth)
 
 
 def cast(keypoints, heads=(), covers=(), net=None, stamp_ns=0):
@@ -53,6 +60,24 @@ def test_face_beside_the_drawn_head_is_covered():
     misplaced = head_at(TEMPLATE, y=0.25)
     (cover,) = cast(keypoints_of(CAMERA, FACE, TEMPLATE), [misplaced], drawn(misplaced))
     assert covered_by([cover])[119, 159]
+
+
+@pytest.mark.parametrize("hidden", [0.4, 0.6, 0.9, 1.0])
+def test_face_that_is_seen_through_what_depth_measures_is_covered(hidden):
+    """Behind plastic or glass: the less of the sheet was measured, the more stayed open."""
+    face = drawn(FACE)[0]
+    columns = face.x + np.flatnonzero((face.upper | face.lower).any(axis=0))
+    depth_m = np.full((CAMERA.height, CAMERA.width), 2.5)
+    depth_m[:, : int(np.quantile(columns, hidden)) + 1] = 1.2
+    keypoints = keypoints_of(CAMERA, FACE, TEMPLATE)
+    heads = drawn(FACE, keypoints=keypoints, depth=depth_view(CAMERA, depth_m))
+    added = cast(keypoints, [FACE], heads)
+    assert covered_by(heads + added)[face.slices][face.upper | face.lower].mean() > 0.98
+    assert hidden == 1.0 or added[0].region.confidence < 0.5
+    # Where the detector sees nothing of the face the occluder stays as it is.
+    keypoints[0, :3, 2] = 0.2
+    heads = drawn(FACE, keypoints=keypoints, depth=depth_view(CAMERA, depth_m))
+    assert hidden == 1.0 or cast(keypoints, [FACE], heads) == []
 
 
 def test_second_detection_of_a_face_adds_nothing():

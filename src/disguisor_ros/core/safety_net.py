@@ -94,7 +94,9 @@ class _Ellipse:
 class SafetyNet:
     """Covers, in one camera, every face that 3D did not place.
 
-    A detection most of whose nose and eyes lie under a cover needs nothing. A detection without
+    A detection most of whose nose and eyes lie under a cover needs nothing, unless one of them is
+    seen where depth has something before the head and the image was left as it is: depth also
+    sees what is transparent, a plastic sheet or a window. A detection without
     evidence of a face (nose or eyes) where a 3D head stands needs nothing either: that head is
     turned away. Everything else is covered with an ellipse, the larger the less is known.
     Faces without a successor are held for :data:`HOLD_S` by the images' stamps.
@@ -138,15 +140,20 @@ class SafetyNet:
             self.reset()
         self._stamp_ns = stamp_ns
         covered = np.zeros((camera.height, camera.width), dtype=bool)
+        left = covered.copy()
         for cover in covers:
             covered[cover.slices] |= cover.reach
+            left[cover.slices] |= cover.reach
+        for cover in covers:
+            left[cover.slices] &= ~cover.replaced
         current = [_of_cover(cover, stamp_ns) for cover in covers]
         added = []
         for detection in keypoints[np.argsort(-keypoints[:, :5, 2].sum(axis=1), kind="stable")]:
-            ellipse = _uncovered_face(detection, covered, sightings, stamp_ns)
+            ellipse = _uncovered_face(detection, covered, left, sightings, stamp_ns)
             cover = ellipse and ellipse.cover(camera, "keypoints")
             if cover is not None:
                 covered[cover.slices] |= cover.reach
+                left[cover.slices] &= ~cover.reach
                 current.append(ellipse)
                 added.append(cover)
         held = self._held(camera, heads, covered, stamp_ns)
@@ -171,8 +178,11 @@ class SafetyNet:
         return out
 
 
-def _uncovered_face(detection, covered, sightings, stamp_ns) -> _Ellipse | None:
-    """Ellipse for a detection that no cover answers for, or None."""
+def _uncovered_face(detection, covered, left, sightings, stamp_ns) -> _Ellipse | None:
+    """Ellipse for a detection that no cover answers for, or None.
+
+    ``left`` are the covered pixels that stay as they are.
+    """
     face = detection[:3]
     evident = face[:, 2] >= FACE_SCORE
     ellipse = _ellipse(detection, stamp_ns)
@@ -181,7 +191,10 @@ def _uncovered_face(detection, covered, sightings, stamp_ns) -> _Ellipse | None:
     if evident.any():
         under = _nearly_covered(covered, face[evident, :2], _KEYPOINT_M * ellipse.scale)
         if face[evident, 2] @ (under - 0.5) > 0:
-            return None
+            if not _nearly_covered(left, face[evident, :2], 0.0).any():
+                return None
+            # Which of them is right nobody knows: a precaution.
+            return replace(ellipse, confidence=min(ellipse.confidence, 0.9 * FACE_CONFIDENCE))
     elif _nearly_covered(covered, ellipse.center[None], 0.0).all():
         return None
     # Nose or eye alone may be imagined on a head that is turned away; shoulders tell roughly
