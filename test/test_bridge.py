@@ -94,6 +94,10 @@ def test_big_endian_depth_is_understood():
     message.data = array.array("B", [1, 2])
     depth, unit_m = images.depth_array(message)
     assert depth.tolist() == [[258]] and unit_m == 0.001
+    message.encoding, message.step = "32FC1", 4
+    message.data = array.array("B", np.array([2.5], ">f4").tobytes())
+    depth, unit_m = images.depth_array(message)
+    assert depth.tolist() == [[2.5]] and depth.dtype == np.float32 and unit_m == 1.0
 
 
 @pytest.mark.parametrize("encoding", ["bayer_rggb8", "yuv422", "16UC1", ""])

@@ -125,13 +125,9 @@ def _pixels(message, dtype, channels: int) -> np.ndarray:
         )
     data = np.frombuffer(message.data, dtype=np.uint8, count=step * height)
     data = data.reshape(height, step)[:, :row]
-    if message.is_bigendian and np.dtype(dtype) == np.uint16:
-        return (
-            np.ascontiguousarray(data)
-            .view(">u2")
-            .astype(np.uint16)
-            .reshape(height, width, channels)
-        )
+    if message.is_bigendian and np.dtype(dtype).itemsize > 1:
+        swapped = np.ascontiguousarray(data).view(np.dtype(dtype).newbyteorder(">"))
+        return swapped.astype(dtype).reshape(height, width, channels)
     if step != row or np.dtype(dtype).itemsize > 1:
         data = np.ascontiguousarray(data)
     return data.view(dtype).reshape(height, width, channels)
