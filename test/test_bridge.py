@@ -117,6 +117,21 @@ def test_jpeg_is_decoded_and_a_cut_one_is_refused():
             images.compressed_color_array(CompressedImage(format="jpeg", data=bad))
 
 
+def test_jpeg_that_lacks_a_part_in_its_middle_is_refused():
+    """Lost on a camera's USB: what follows moved 184 pixels aside, a face out of its cover."""
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    data = cv2.imencode(".jpg", pixels)[1].tobytes()
+    middle = len(data) // 2
+    for lost in (500, 2000, 5000):
+        lacking = data[:middle] + data[middle + lost :]
+        with pytest.raises(ValueError, match="lacks a part"):
+            images.compressed_color_array(CompressedImage(format="jpeg", data=lacking))
+    filled_up = data[:-2] + bytes(64) + data[-2:]  # as some cameras do: harmless
+    whole, _ = images.compressed_color_array(CompressedImage(format="jpeg", data=data))
+    padded, _ = images.compressed_color_array(CompressedImage(format="jpeg", data=filled_up))
+    assert (whole == padded).all()
+
+
 def test_the_tag_of_a_jpeg_does_not_turn_the_image():
     """A camera's EXIF orientation: turned, the image would fit no calibration and no keypoint."""
     pixels = np.zeros((20, 30, 3), np.uint8)

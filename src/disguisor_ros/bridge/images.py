@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import array
+import contextlib
+import os
+import re
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -18,6 +22,9 @@ DEPTH_ENCODINGS = {
 }
 
 _MAX_SIDE = 16384
+
+#: Bytes by which cameras may fill up a JPEG before its end: harmless.
+_FILLED_UP = 64
 
 
 def color_array(message) -> np.ndarray:
@@ -63,12 +70,42 @@ def compressed_color_array(message) -> tuple[np.ndarray, str]:
     try:
         # Turned as its EXIF tag says, it would fit neither its calibration nor its keypoints.
         how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(data, how) if len(data) else None
+        with _complaints() as complaints:
+            image = cv2.imdecode(data, how) if len(data) else None
     except cv2.error:  # for example a header that promises more pixels than OpenCV takes
         image = None
     if image is None:
         raise ValueError(f"compressed image ({message.format!r}) cannot be decoded")
+    # Where bytes are missing all that follows moves up, out of the covers.
+    if any(map(_tells_of_damage, complaints)):
+        raise ValueError("compressed image is damaged (JPEG that lacks a part)")
     return image, "bgr8"
+
+
+def _tells_of_damage(complaint: bytes) -> bool:
+    """Whether libjpeg says more than that a camera has filled up its image by some bytes."""
+    too_many = re.search(rb"JPEG data: (\d+) extraneous bytes", complaint)
+    return int(too_many[1]) > _FILLED_UP if too_many else b"JPEG" in complaint
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[bytes]]:
+    """Lines that a library writes to standard error in here; libjpeg tells of damage nowhere else.
+
+    They are there after the ``with`` statement, and written then.
+    """
+    out: list[bytes] = []
+    with os.fdopen(os.memfd_create("complaints"), "w+b") as file:
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield out
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            out += file.readlines()
+            os.write(2, b"".join(out))
 
 
 def depth_array(message) -> tuple[np.ndarray, float]:
