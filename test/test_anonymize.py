@@ -483,7 +483,7 @@ def test_a_fisheye_shows_a_face_right_beside_the_camera(angle_deg, distance_m, s
     touched = changed(image, replace(image, [head], camera=FISHEYE))
     facing = (TEMPLATE.normals @ head.tf_world_head[:3, :3].T) @ -head.tf_world_head[:3, 3] > 0.3
     pixels, _ = FISHEYE.project(head.vertices[facing & TEMPLATE.face].astype(float))
-    column, row = np.rint(pixels[FISHEYE.inside(pixels, 0.4)]).astype(int).T
+    column, row = np.rint(pixels[FISHEYE.inside(pixels)]).astype(int).T
     assert len(row) > 100 and touched[row, column].mean() > 0.97
     # It is no larger there than before the camera.
     plain = changed(image, replace(image, [beside(0, distance_m, sigma_m)], camera=FISHEYE))

@@ -140,20 +140,18 @@ class SafetyNet:
             self.reset()
         self._stamp_ns = stamp_ns
         covered = np.zeros((camera.height, camera.width), dtype=bool)
-        left = covered.copy()
+        replaced = covered.copy()
         for cover in covers:
             covered[cover.slices] |= cover.reach
-            left[cover.slices] |= cover.reach
-        for cover in covers:
-            left[cover.slices] &= ~cover.replaced
+            replaced[cover.slices] |= cover.replaced
         current = [_of_cover(cover, stamp_ns) for cover in covers]
         added = []
         for detection in keypoints[np.argsort(-keypoints[:, :5, 2].sum(axis=1), kind="stable")]:
-            ellipse = _uncovered_face(detection, covered, left, sightings, stamp_ns)
+            ellipse = _uncovered_face(detection, covered, replaced, sightings, stamp_ns)
             cover = ellipse and ellipse.cover(camera, "keypoints")
             if cover is not None:
                 covered[cover.slices] |= cover.reach
-                left[cover.slices] &= ~cover.reach
+                replaced[cover.slices] |= cover.replaced
                 current.append(ellipse)
                 added.append(cover)
         held = self._held(camera, heads, covered, stamp_ns)
@@ -178,22 +176,20 @@ class SafetyNet:
         return out
 
 
-def _uncovered_face(detection, covered, left, sightings, stamp_ns) -> _Ellipse | None:
-    """Ellipse for a detection that no cover answers for, or None.
-
-    ``left`` are the covered pixels that stay as they are.
-    """
+def _uncovered_face(detection, covered, replaced, sightings, stamp_ns) -> _Ellipse | None:
+    """Ellipse for a detection that no cover answers for, or None."""
     face = detection[:3]
     evident = face[:, 2] >= FACE_SCORE
     ellipse = _ellipse(detection, stamp_ns)
     if ellipse is None:
         return None
     if evident.any():
-        under = _nearly_covered(covered, face[evident, :2], _KEYPOINT_M * ellipse.scale)
+        pixels, near_px = face[evident, :2], _KEYPOINT_M * ellipse.scale
+        under = _nearly_covered(covered, pixels, near_px)
         if face[evident, 2] @ (under - 0.5) > 0:
-            if not _nearly_covered(left, face[evident, :2], 0.0).any():
+            if not (under & ~_nearly_covered(replaced, pixels, near_px)).any():
                 return None
-            # Which of them is right nobody knows: a precaution.
+            # Depth has something before the head, the image has not: nobody knows which is right.
             return replace(ellipse, confidence=min(ellipse.confidence, 0.9 * FACE_CONFIDENCE))
     elif _nearly_covered(covered, ellipse.center[None], 0.0).all():
         return None
