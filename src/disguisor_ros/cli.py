@@ -59,9 +59,15 @@ def main(argv: list[str] | None = None) -> int:
     if tree is not None:  # where tools/setup.sh made it
         os.environ.setdefault("ANNY_CACHE_DIR", str(tree / ".cache" / "anny"))
     try:
+        if getattr(args, "json", None):  # found out before the work, not after it
+            args.json.parent.mkdir(parents=True, exist_ok=True)
         return importlib.import_module(args.module).main(args)
     except UserError as error:
-        print(f"disguisor {' '.join(argv[:1])}: {error}", file=sys.stderr)
+        print(f"disguisor {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of a file or folder that the user named, or a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"disguisor {argv[0]}: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
