@@ -54,7 +54,9 @@ def open_bag(path: str | Path) -> Iterator[AnyReader]:
     if path.is_file() and path.suffix in (".mcap", ".db3"):
         path = path.parent
     if path.is_dir() and not (path / "metadata.yaml").exists():
-        raise UserError(f"{path}: not a rosbag2 (it has no metadata.yaml)")
+        raise UserError(
+            f"{path}: not a rosbag2 (it has no metadata.yaml; `ros2 bag reindex` makes one)"
+        )
     try:
         reader = AnyReader([path], default_typestore=typestore())
         reader.open()
@@ -91,8 +93,8 @@ def raw_messages(
 class BagWriter:
     """Write a rosbag2 in MCAP, with one connection for every topic.
 
-    The bag grows in ``<path>.partial`` and takes its name when it is closed without an error, so
-    that nothing half-written looks complete.
+    The bag grows in the folder ``<path>.partial`` and moves to its place when it is closed without
+    an error, so that nothing half-written looks complete.
 
     Parameters
     ----------
@@ -104,10 +106,11 @@ class BagWriter:
         self.path = Path(path)
         if self.path.exists():
             raise UserError(f"{self.path}: exists already; remove it or choose another name")
-        self._partial = self.path.with_name(self.path.name + ".partial")
+        # Its storage file and metadata.yaml carry the bag's name: it grows under that.
+        self._partial = self.path.with_name(self.path.name + ".partial") / self.path.name
         if self._partial.exists():
             _remove_bag(self._partial)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
         self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._connections = {}
@@ -132,7 +135,8 @@ class BagWriter:
                 self.discard()
                 raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
             self._writer = None
-            self._rename()
+            self._partial.rename(self.path)
+            self._partial.parent.rmdir()
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -141,6 +145,7 @@ class BagWriter:
                 self._writer.close()
             self._writer = None
             _remove_bag(self._partial)
+            self._partial.parent.rmdir()
 
     def __enter__(self):
         return self
@@ -150,15 +155,6 @@ class BagWriter:
             self.close()
         else:
             self.discard()
-
-    def _rename(self):
-        # The storage file and metadata.yaml carry the folder's name.
-        old, new = self._partial.name, self.path.name
-        for file in self._partial.glob(f"{old}*"):
-            file.rename(file.with_name(new + file.name[len(old) :]))
-        metadata = self._partial / "metadata.yaml"
-        metadata.write_text(metadata.read_text().replace(old, new))
-        self._partial.rename(self.path)
 
 
 def header_of(rawdata) -> tuple[int, str]:
