@@ -19,7 +19,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from disguisor_ros.errors import UserError
-from disguisor_ros.graph import ENVIRONMENT, read_cameras
+from disguisor_ros.graph import ENVIRONMENT, read_cameras, read_parameters
 from disguisor_ros.paths import share
 from disguisor_ros.security import ROOT
 from launch import LaunchDescription
@@ -68,19 +68,10 @@ def end_when_misconfigured(event, _):
     return [LogInfo(msg=f"error: {reason}"), EmitEvent(event=Shutdown(reason=reason))]
 
 
-def check_parameters(file):
-    """One line about a file that is none of parameters; each stage would print a page."""
-    try:
-        good = isinstance(yaml.safe_load(Path(file).read_text()), dict)
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: not a parameter file: {' '.join(str(error).split())}") from error
-    if not good:
-        raise UserError(f"{file}: not a parameter file; see config/disguisor.yaml")
-
-
-def rviz_config(cameras):
-    """Path of RViz's configuration, with an image for each of the user's cameras."""
+def rviz_config(cameras, world_frame):
+    """Path of RViz's configuration, in the user's world with an image for each of his cameras."""
     config = yaml.safe_load(share("rviz/disguisor.rviz").read_text())
+    config["Visualization Manager"]["Global Options"]["Fixed Frame"] = world_frame
     displays = config["Visualization Manager"]["Displays"]
     image = next(d for d in displays if d["Class"].endswith("/Image"))
     displays[:] = [d for d in displays if not d["Class"].endswith("/Image")]
@@ -96,7 +87,8 @@ def processes(context):
     """The stages, one face_renderer for each camera; a bag and RViz when asked for."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     cameras = read_cameras(Path(given["cameras_file"]))
-    check_parameters(given["config"])
+    # One line about a file that is none of parameters; each stage would print a page.
+    world_frame = read_parameters(Path(given["config"])).get("world_frame", "world")
     if given["bag"] and not Path(given["bag"]).exists():
         raise UserError(f"{given['bag']}: there is no such bag")
     shared = [
@@ -140,7 +132,7 @@ def processes(context):
             Node(
                 package="rviz2",
                 executable="rviz2",
-                arguments=["-d", rviz_config(cameras)],
+                arguments=["-d", rviz_config(cameras, world_frame)],
                 ros_arguments=["--enclave", f"{ROOT}/viewer"],
                 output="log",
             )

@@ -7,6 +7,7 @@ import small_room
 from disguisor_ros.bridge.room_bag import RoomBag
 from disguisor_ros.cli import main
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.recordings import inspect
 
 
 def refused(capsys, tmp_path, *args):
@@ -57,15 +58,22 @@ def test_unknown_camera_in_the_config(capsys, tmp_path):
     assert "cn09" in refused(capsys, tmp_path, "--bag", bag, "--cameras-file", config)
 
 
-def test_cameras_file_that_names_no_cameras(capsys, tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [b"cameras: 3", b"/**: {ros__parameters: {cameras: cn01}}", b"\x89MCAP0\r\n", b"hello: ["],
+)
+@pytest.mark.parametrize("option", ["--cameras-file", "--config"])
+def test_a_parameter_file_that_is_none(capsys, tmp_path, content, option):
+    if option == "--config" and b"cameras" in content:
+        return
     bag = small_room.write(tmp_path / "in", frames=1)
     config = tmp_path / "cameras.yaml"
-    config.write_text("cameras: 3")
-    assert str(config) in refused(capsys, tmp_path, "--bag", bag, "--cameras-file", config)
+    config.write_bytes(content)
+    assert str(config) in refused(capsys, tmp_path, "--bag", bag, option, config)
 
 
-def bag_with_messages(tmp_path, change):
-    """A bag of one instant whose messages ``change(topic, fields)`` may alter; None drops one."""
+def bag_with_messages(tmp_path, change, frames=1):
+    """A short bag whose messages ``change(topic, fields)`` may alter; None drops one."""
     write = RoomBag.write
 
     def altered(self, topic, typename, time_ns, qos=(), **fields):
@@ -75,11 +83,17 @@ def bag_with_messages(tmp_path, change):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RoomBag, "write", altered)
-        return small_room.write(tmp_path / "in", frames=1)
+        return small_room.write(tmp_path / "in", frames)
 
 
 def without(topic):
     return lambda t, fields: None if t == topic else fields
+
+
+def but_one(topic):
+    """Only the first message of the topic stays, as when a driver latches its calibration."""
+    left = iter([True])
+    return lambda t, fields: fields if t != topic or next(left, False) else None
 
 
 def with_field(topic, **change):
@@ -99,11 +113,53 @@ def with_field(topic, **change):
         (with_field("/cn02/color/image_raw", data=np.zeros(9, np.uint8)), "/cn02/color/image_raw"),
         (with_field("/cn02/depth/image_raw", encoding="8UC1"), "/cn02/depth/image_raw"),
         (with_field("/cn02/depth/image_raw", height=120), "/cn02/depth/image_raw"),
+        (with_field("/cn02/keypoints2d", skeleton="body25"), "/cn02/keypoints2d"),
     ],
 )
 def test_a_message_that_is_missing_or_wrong_is_named(capsys, tmp_path, change, named):
     bag = bag_with_messages(tmp_path, change)
     assert named in refused(capsys, tmp_path, "--bag", bag)
+
+
+@pytest.mark.parametrize("topic", ["/cn02/color/camera_info", "/cn02/keypoints2d"])
+def test_what_each_image_needs_but_has_not(capsys, tmp_path, topic):
+    bag = bag_with_messages(tmp_path, but_one(topic), frames=3)
+    assert f"{topic}: has 1 messages for 3 images" in refused(capsys, tmp_path, "--bag", bag)
+
+
+@pytest.mark.parametrize("topic", ["/cn02/color/camera_info", "/cn02/keypoints2d"])
+def test_stamps_that_are_not_those_of_the_images(capsys, tmp_path, topic):
+    def change(t, fields):
+        if t == topic:
+            fields["header"].stamp.nanosec += 1000
+        return fields
+
+    line = refused(capsys, tmp_path, "--bag", bag_with_messages(tmp_path, change, frames=3))
+    assert topic in line and "/cn02/color/image_raw" in line
+
+
+def test_a_camera_of_the_other_transport_is_not_left_out_without_a_word(capsys, tmp_path):
+    def spoil(bag, camera, index):
+        if camera == "cn02":
+            bag.compressed_color(camera, small_room.stamp(index), b"\xff\xd8")
+        return camera == "cn02"
+
+    line = refused(capsys, tmp_path, "--bag", small_room.write(tmp_path / "in", 1, spoil=spoil))
+    assert "raw of cn01, cn03 and compressed of the others" in line
+
+
+def test_depth_that_is_announced_only_is_not_waited_for(tmp_path):
+    bag = bag_with_messages(tmp_path, without("/cn02/depth/image_raw"))
+    recording = inspect(bag)
+    assert {t.split("/")[1] for t in recording.topics if "depth" in t} == {"cn01", "cn03"}
+
+
+def test_the_world_may_have_another_name(capsys, tmp_path):
+    bag, config = small_room.write(tmp_path / "in", 1), tmp_path / "my.yaml"
+    config.write_text("/**: {ros__parameters: {world_frame: map}}")
+    line = refused(capsys, tmp_path, "--bag", bag, "--config", config)
+    assert "no transform from 'map'" in line
+    assert inspect(bag, world_frame="world").cameras == ["cn01", "cn02", "cn03"]
 
 
 def test_depth_on_the_colour_grid_but_of_another_size(capsys, tmp_path):
@@ -133,6 +189,14 @@ def test_output_that_exists_is_not_touched(capsys, tmp_path):
     (tmp_path / "there").mkdir()
     assert main(["run", "--bag", str(bag), "--out", str(tmp_path / "there")]) == 2
     assert "exists" in capsys.readouterr().err and not list((tmp_path / "there").iterdir())
+
+
+@pytest.mark.parametrize("option", ["--out", "--json", "--log-dir"])
+def test_a_place_that_cannot_be_written(capsys, tmp_path, option):
+    bag = small_room.write(tmp_path / "in", frames=1)
+    (tmp_path / "file").write_text("")
+    line = refused(capsys, tmp_path, "--bag", bag, option, tmp_path / "file" / "a" / "b")
+    assert str(tmp_path / "file") in line
 
 
 def test_transforms_in_millimetres(capsys, tmp_path):

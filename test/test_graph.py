@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import small_room
 
-from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
+from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messages
 from disguisor_ros.bridge.images import color_array
 from disguisor_ros.eval.pairs import stage_ms
 
@@ -119,6 +119,42 @@ def test_the_output_tells_how_long_each_stage_works(anonymized):
     assert all(ms >= 0 for ms in profile.values())
 
 
+def test_an_image_without_keypoints_is_withheld_and_holds_up_nothing(tmp_path):
+    """... of cameras in a namespace, in a folder with a name that patterns and YAML know."""
+    rig = {f"room/{name}": camera for name, camera in small_room.cameras(2).items()}
+
+    def spoil(bag, camera, index):
+        if camera == "room/cn01" and index in (2, 3, 5):
+            bag.raw_color(camera, small_room.stamp(index), small_room.image(camera, index))
+        return camera == "room/cn01" and index in (2, 3, 5)
+
+    bag = small_room.write(tmp_path / "in", FRAMES, depth=False, spoil=spoil, rig=rig)
+    out = tmp_path / "out: [1] Übung"
+    begun = time.monotonic()
+    process = command("run", "--bag", bag, "--out", out)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 1 and time.monotonic() - begun < 60, errors
+    assert "13 of 16 frames anonymized, 3 withheld" in errors
+    assert "warning: room/cn01: 3 images withheld" in errors
+    assert len(list(messages(out, "/anonymized/image_raw"))) == 13
+
+
+def test_keypoints_of_a_slow_detector_are_recorded_long_after_their_images(tmp_path):
+    bag, late = tmp_path / "in", 4 * small_room.PERIOD_NS
+    small_room.write(tmp_path / "prompt", FRAMES, depth=False, rig=small_room.cameras(2))
+    with open_bag(tmp_path / "prompt") as reader, BagWriter(bag) as writer:
+        played = [
+            (time_ns + late * connection.topic.endswith("/keypoints2d"), connection, raw)
+            for connection, time_ns, raw in raw_messages(reader)
+        ]
+        for time_ns, connection, raw in sorted(played, key=lambda one: one[0]):
+            writer.write(connection.topic, connection.msgtype, time_ns, raw)
+    process = command("run", "--bag", bag, "--out", tmp_path / "out")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert f"{2 * FRAMES} of {2 * FRAMES} frames anonymized" in errors
+
+
 def test_ctrl_c_leaves_a_readable_bag(tmp_path):
     bag = small_room.write(tmp_path / "in", frames=60)
     process = command("run", "--bag", bag, "--out", tmp_path / "out", "--rate", "0.5")
@@ -148,7 +184,7 @@ def test_a_stage_that_dies_ends_the_run_without_a_bag(tmp_path):
 
 
 def _grown(partial):
-    return any(p.stat().st_size > 1_000_000 for p in partial.glob("*.mcap"))
+    return any(p.stat().st_size > 1_000_000 for p in partial.rglob("*.mcap"))
 
 
 def _children(pid):

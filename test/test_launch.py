@@ -94,6 +94,8 @@ def test_a_stage_that_cannot_work_as_configured_ends_the_launch(launch_file):
 
 
 def test_rviz_shows_the_images_of_the_users_cameras(launch_file):
-    shown = displays(launch_file.rviz_config(["left"]))
+    file = launch_file.rviz_config(["left"], "map")
+    shown = displays(file)
+    assert "Fixed Frame: map" in Path(file).read_text()
     assert shown["left anonymized"]["Topic"]["Value"] == "/left/anonymized/image_raw"
     assert not any(name.startswith("cn0") for name in shown) and "Bodies and heads" in shown

@@ -102,7 +102,7 @@ def test_perfect_detections_give_hardly_any_error(directory, tmp_path):
 def test_figures_that_cannot_be_written_are_one_line(directory, capsys):
     assert main(["benchmark", "mvor", "--data", str(directory), "--json", str(directory)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{directory}: cannot be written" in error
+    assert str(directory) in error and "Traceback" not in error
 
 
 def test_views_count_only_detections_that_meet_the_person():

@@ -50,17 +50,25 @@ def set_environment() -> None:
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def read_cameras(path: Path) -> list[str]:
-    """Names of cameras in a parameter file."""
+def read_parameters(path: Path) -> dict:
+    """What a parameter file says to all stages, under ``/**``; others' parameters are left out."""
     try:
         found = yaml.safe_load(path.read_text())
-        cameras = found["/**"]["ros__parameters"]["cameras"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: no list of cameras in it (see config/cameras.yaml): {error}"
-        ) from error
-    if not cameras or not all(isinstance(c, str) for c in cameras):
-        raise UserError(f"{path}: cameras must be a list of names")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not a parameter file: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: not a parameter file; see config/disguisor.yaml")
+    try:
+        return dict(found["/**"]["ros__parameters"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def read_cameras(path: Path) -> list[str]:
+    """Names of cameras in a parameter file."""
+    cameras = read_parameters(path).get("cameras")
+    if not isinstance(cameras, list) or not {type(c) for c in cameras} == {str}:
+        raise UserError(f"{path}: names no cameras in a list; see config/cameras.yaml")
     return cameras
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from disguisor_ros.bridge.bags import open_bag, raw_messages
+from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
 from disguisor_ros.bridge.calibration import CameraRig
 from disguisor_ros.bridge.images import (
     color_array,
@@ -66,9 +67,17 @@ class Recording:
         suffix = "/compressed" if self.transport == "compressed" else ""
         return f"/{camera}/color/image_raw{suffix}"
 
+    def inputs(self, camera: str) -> set[str]:
+        """Topics that an image of a camera cannot do without, each with a message of its stamp."""
+        needed = {f"/{camera}/color/camera_info", f"/{camera}/keypoints2d"}
+        return {self.color_topic(camera)} | (needed & self.topics.keys())
+
 
 def inspect(
-    path: str | Path, cameras: list[str] | None = None, keypoints: bool = True
+    path: str | Path,
+    cameras: list[str] | None = None,
+    keypoints: bool = True,
+    world_frame: str = "world",
 ) -> Recording:
     """Look at a bag's topics and first messages.
 
@@ -79,6 +88,8 @@ def inspect(
         The cameras to use; all that the bag has when not given.
     keypoints : bool
         Whether 2D keypoints are taken from the bag; if not, they need not be there.
+    world_frame : str
+        Frame that /tf_static must lead from to each camera.
 
     Raises
     ------
@@ -88,40 +99,43 @@ def inspect(
     with open_bag(path) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
         counts = {t: info.msgcount for t, info in reader.topics.items()}
-        found, transport = _cameras(types, path)
-        for camera in cameras or []:
-            if camera not in found:
-                raise UserError(f"camera {camera!r} is not in {path}; it has {', '.join(found)}")
-        recording = Recording(Path(path), {}, sorted(cameras or found), transport)
+        recording = Recording(Path(path), {}, *_cameras(types, path, cameras))
         recording.start_ns, recording.end_ns = reader.start_time, reader.end_time
         for camera in recording.cameras:
             _check_topics(recording, camera, types, counts, keypoints)
-        _check_contents(recording, reader, types)
+        _check_contents(recording, reader, types, CameraRig(world_frame))
     return recording
 
 
 def check_keypoints(message, topic: str) -> None:
-    """Refuse keypoints that no detector may give; the topic is named."""
-    for person in message.persons:
-        if not np.isfinite(person.keypoints).all():
-            stamp = message.header.stamp
-            raise UserError(
-                f"{topic}: keypoints with NaN or infinite numbers at stamp"
-                f" {stamp.sec}.{stamp.nanosec:09d}; mark missing ones by score 0"
-            )
+    """Refuse keypoints that the graph does not take; topic and stamp are named."""
+    from disguisor_ros.bridge.messages import read_keypoints  # it brings ROS
+
+    stamp = message.header.stamp
+    told(f"{topic}, stamp {stamp.sec}.{stamp.nanosec:09d}", read_keypoints, message)
 
 
-def _cameras(types: dict[str, str], path) -> tuple[list[str], str]:
-    for transport, suffix in (
-        ("raw", "/color/image_raw"),
-        ("compressed", "/color/image_raw/compressed"),
-    ):
-        found = sorted(t[1 : -len(suffix)] for t in types if t.endswith(suffix))
-        if found:
-            return found, transport
+def _cameras(types: dict[str, str], path, wanted: list[str] | None) -> tuple[list[str], str]:
+    """The cameras to use, and how all of them were recorded."""
+    suffixes = {"raw": "/color/image_raw", "compressed": "/color/image_raw/compressed"}
+    found = {k: {t[1 : -len(s)] for t in types if t.endswith(s)} for k, s in suffixes.items()}
+    every = sorted(found["raw"] | found["compressed"])
+    if not every:
+        images = sorted(t for t, k in types.items() if k in _TYPES.values() and "/Image" in k)
+        raise UserError(
+            f"{path}: no colour images named /<camera>/color/image_raw (or .../compressed); it has"
+            f" {', '.join(images) or 'no images'} (the README tells how to rename topics)"
+        )
+    for camera in wanted or []:
+        if camera not in every:
+            raise UserError(f"camera {camera!r} is not in {path}; it has {', '.join(every)}")
+    cameras = sorted(wanted or every)
+    for transport, names in found.items():
+        if names.issuperset(cameras):
+            return cameras, transport
     raise UserError(
-        f"{path}: no colour images; topics must be named /<camera>/color/image_raw"
-        " (remap them when you record, or see the README)"
+        f"{path}: colour is raw of {', '.join(sorted(found['raw'].intersection(cameras)))} and"
+        f" compressed of the others; name those of one kind in a --cameras-file"
     )
 
 
@@ -131,62 +145,74 @@ def _check_topics(recording: Recording, camera: str, types, counts, keypoints: b
     kinds = ("color/camera_info", "keypoints2d") if keypoints else ("color/camera_info",)
     needed |= {f"/{camera}/{kind}": kind for kind in kinds}
     wanted = {f"/{camera}/{kind}": kind for kind in ("depth/image_raw", "depth/camera_info")}
+    if not counts.get(f"/{camera}/depth/image_raw"):  # what is announced is waited for
+        wanted = {}
+    images = recording.frames[camera] = counts[color]
+    if not images:
+        raise UserError(f"{color}: has no messages")
     for topic, kind in {**needed, **wanted}.items():
         if topic not in types:
             if topic in needed:
                 hint = {
                     "color/camera_info": "the camera has no calibration",
                     "keypoints2d": "record them, or let `disguisor run --pose2d` find them",
-                }.get(kind, "the camera has no colour images")
+                }[kind]
                 raise UserError(f"{topic}: not in {recording.path} ({hint})")
             continue
         if types[topic] != _TYPES[kind]:
             raise UserError(f"{topic}: is {types[topic]}, must be {_TYPES[kind]}")
         recording.topics[topic] = types[topic]
-    if f"/{camera}/depth/image_raw" in types and f"/{camera}/depth/camera_info" not in types:
+        if topic in needed and 2 * counts[topic] < images:
+            raise UserError(
+                f"{topic}: has {counts[topic]} messages for {images} images; each image needs one"
+                " with its own stamp"
+            )
+    if wanted and f"/{camera}/depth/camera_info" not in types:
         raise UserError(
             f"/{camera}/depth/camera_info: not in {recording.path}, but depth images are"
         )
-    recording.frames[camera] = counts[color]
-    if counts[color] == 0:
-        raise UserError(f"{color}: has no messages")
 
 
-def _check_contents(recording: Recording, reader, types) -> None:
-    first = {}
+def _check_contents(recording: Recording, reader, types, rig: CameraRig) -> None:
+    first, found = {}, defaultdict(set)
+    apart = {c: recording.inputs(c) for c in recording.cameras}  # until found at one stamp
     static = [c for c in reader.connections if c.topic == "/tf_static"]
     if not static:
         raise UserError(f"/tf_static: not in {recording.path} (the cameras have no transforms)")
-    rig = CameraRig()
     for _, _, raw in raw_messages(reader, static):
         recording.transforms.append(bytes(raw))
         told("/tf_static", rig.add_transforms, reader.deserialize(raw, types["/tf_static"]))
     for connection, _, raw in raw_messages(
         reader, [c for c in reader.connections if c.topic in recording.topics]
     ):
-        if connection.topic not in first:
-            first[connection.topic] = reader.deserialize(raw, connection.msgtype)
-            if len(first) == len(recording.topics):
-                break
+        topic = connection.topic
+        if topic not in first:
+            first[topic] = reader.deserialize(raw, connection.msgtype)
+        for camera in [c for c, topics in apart.items() if topic in topics]:
+            together = found[camera, told(topic, header_of, raw)[0]]
+            together.add(topic)
+            if together == apart[camera]:
+                del apart[camera]
+        if len(first) == len(recording.topics) and not apart:
+            break
+    for camera, topics in apart.items():
+        beside = " and ".join(sorted(topics - {recording.color_topic(camera)}))
+        raise UserError(
+            f"{recording.color_topic(camera)}: no image has the stamp of a message on {beside}"
+        )
     for camera in recording.cameras:
         _check_camera(recording, camera, first, rig)
 
 
 def _check_camera(recording: Recording, camera: str, first: dict, rig: CameraRig) -> None:
-    color, info = recording.color_topic(camera), f"/{camera}/color/camera_info"
+    color = recording.color_topic(camera)
     for kind in ("color", "depth"):
         message = first.get(f"/{camera}/{kind}/camera_info")
         if message is not None:
             rig.add_info((camera, kind), message)
-    if info not in first:
-        raise UserError(f"{info}: has no messages, the camera has no calibration")
     calibrated = told(None, rig.camera, (camera, "color"))
-    if color in first:
-        read = (
-            color_array if recording.transport == "raw" else lambda m: compressed_color_array(m)[0]
-        )
-        image = told(color, read, first[color])
-        _check_size(color, image, calibrated)
+    read = color_array if recording.transport == "raw" else lambda m: compressed_color_array(m)[0]
+    _check_size(color, told(color, read, first[color]), calibrated)
     depth = f"/{camera}/depth/image_raw"
     if depth in first:
         image, _ = told(depth, depth_array, first[depth])

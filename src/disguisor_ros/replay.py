@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 import time
+from collections import defaultdict
 
 import numpy as np
 from rich.console import Console
@@ -21,6 +22,8 @@ from disguisor_ros.shared_memory import hide_shared_memory
 
 #: Images of one camera that may be under way at once with ``--rate max``.
 WINDOW = 2
+#: ... and that may wait for their keypoints; a renderer keeps 30.
+AHEAD = 20
 #: The graph must be up after this long, seconds.
 START_S = 120.0
 #: A frame that has not come out after this long is lost, seconds.
@@ -42,9 +45,9 @@ _LATCHED = {
     "/disguisor/body_topology": "disguisor_msgs/msg/MeshTopology",
 }
 _CAMERA_RESULTS = {
-    "anonymized/image_raw": "sensor_msgs/msg/Image",
-    "anonymized/camera_info": "sensor_msgs/msg/CameraInfo",
-    "anonymized/regions": "disguisor_msgs/msg/FaceRegions",
+    "image_raw": "sensor_msgs/msg/Image",
+    "camera_info": "sensor_msgs/msg/CameraInfo",
+    "regions": "disguisor_msgs/msg/FaceRegions",
 }
 
 
@@ -73,17 +76,18 @@ class Replay:
         self.recording, self.writer, self.graph = recording, writer, graph
         self.fed = dict.fromkeys(recording.cameras, 0)
         self.got = dict.fromkeys(recording.cameras, 0)
-        self.lost = 0
         self.latencies_ms: list[float] = []
         self.peak_memory = 0
         self._bag_ns: dict[int, int] = {}
         self._sent: dict[tuple[str, int], float] = {}
+        self._inputs: dict[tuple[str, int], set[str]] = defaultdict(set)
         self._parts: dict[tuple[str, int], set[str]] = {}
         self._now_ns = recording.start_ns
         self._connected: dict[str, bool] = {}
         self._listens_to: dict[str, set[str]] = {}
         self._stage_ms: dict[str, float] = {}
         self._off_cm: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
         self._waiting: dict[str, int] = {}
         self._seconds = 0.0
         self._rehearsing, self._rehearsed_ns = True, -1
@@ -139,9 +143,10 @@ class Replay:
         raise UserError(f"the graph did not start within {START_S:.0f} s: {', '.join(waiting)}")
 
     def feed(self, rate: float | None) -> None:
-        """Publish the bag's messages; ``rate`` None is as fast as the graph keeps up.
+        """Publish the bag's messages, and wait for what comes of them.
 
-        What comes before is the rehearsal: its results are not recorded.
+        ``rate`` None is as fast as the graph keeps up. What comes before is the rehearsal: its
+        results are not recorded.
         """
         with open_bag(self.recording.path) as reader, _progress() as progress:
             connections = [c for c in reader.connections if c.topic in self.recording.topics]
@@ -153,10 +158,12 @@ class Replay:
             self._play(reader, rehearsal(reader, connections, self.recording), rate, show)
             self._rehearsing, self._started = False, time.monotonic()
             self._play(reader, raw_messages(reader, connections), rate, show)
+            self._drain(show)
 
     def _play(self, reader, messages, rate: float | None, show) -> None:
         """Publish messages; calls ``show`` after each."""
         color = {self.recording.color_topic(c): c for c in self.recording.cameras}
+        inputs = {t: c for c in self.recording.cameras for t in self.recording.inputs(c)}
         started, first_ns, checked = time.monotonic(), None, 0.0
         for connection, bag_ns, raw in messages:
             if time.monotonic() > checked + 0.5:
@@ -168,11 +175,13 @@ class Replay:
             if rate is not None:
                 due = started + (bag_ns - first_ns) / 1e9 / rate
                 time.sleep(max(0.0, due - time.monotonic()))
-            elif topic in color:
-                self._wait_for_room(color[topic])
+            elif topic in inputs:
+                self._wait_for_room(inputs[topic])
             if topic.endswith("/keypoints2d"):
                 check_keypoints(reader.deserialize(raw, connection.msgtype), topic)
             stamp, _ = told(topic, header_of, raw)
+            if topic in inputs:
+                self._inputs[inputs[topic], stamp].add(topic)
             if topic in color:
                 self._note_sent(color[topic], stamp, bag_ns)
             if self._rehearsing:
@@ -188,10 +197,11 @@ class Replay:
                 self._bag_ns[stamp] = bag_ns
                 self.fed[camera] += 1
 
-    def drain(self) -> None:
+    def _drain(self, show) -> None:
         """Wait for the frames that are still under way; what does not come is lost."""
         last, since = -1, time.monotonic()
         while True:
+            show()
             with self._changed:
                 got = sum(self.got.values())
                 if not self._sent:
@@ -204,21 +214,30 @@ class Replay:
                 self._changed.wait(0.2)
             self._check_alive()
         self._check_alive()
-        self.lost += sum(stamp > self._rehearsed_ns for _, stamp in self._sent)
+
+    @property
+    def lost(self) -> int:
+        """How many frames went in and did not come out."""
+        return sum(self.fed.values()) - sum(self.got.values())
 
     def summary(self) -> str:
         """One line about what came out."""
         fed, got = sum(self.fed.values()), sum(self.got.values())
         line = f"{got} of {fed} frames anonymized"
-        if fed > got:
-            line += f", {fed - got} withheld"
+        if self.lost:
+            line += f", {self.lost} withheld"
         if self.latencies_ms:
             line += f", median latency {np.median(self.latencies_ms):.0f} ms"
         return line + f", graph memory {self.peak_memory / 1e9:.1f} GB"
 
     def warnings(self) -> list[str]:
-        """What the user should look at: a line for each camera that is not as it is calibrated."""
-        return [
+        """What the user should look at: cameras that lost images or are not as calibrated."""
+        out = [
+            f"{camera}: {lost} images withheld{self._problems.get(camera, '')}"
+            for camera in self.recording.cameras
+            if (lost := self.fed[camera] - self.got[camera])
+        ]
+        return out + [
             f"{camera}: {line}"
             for camera, off in sorted(self._off_cm.items())
             if (line := suspicion(off / 100))
@@ -242,18 +261,22 @@ class Replay:
         }
 
     def _wait_for_room(self, camera: str) -> None:
-        since = time.monotonic()
+        since, inputs = time.monotonic(), self.recording.inputs(camera)
         while True:
             with self._changed:
-                under_way = [key for key in self._sent if key[0] == camera]
+                fed = [key for key in self._sent if key[0] == camera]
+                # What a detector found may have been recorded long after its image.
+                under_way = [key for key in fed if self._inputs[key] >= inputs]
                 if len(under_way) < WINDOW:
+                    if len(fed) > AHEAD:
+                        del self._sent[fed[0]]
                     return
                 self._changed.wait(0.2)
-                if time.monotonic() - since > LOST_S:
-                    # The oldest is not coming any more: counted as lost, the rest goes on.
-                    oldest = min(under_way, key=self._sent.get)
-                    del self._sent[oldest]
-                    self.lost += oldest[1] > self._rehearsed_ns
+                quiet_s = time.monotonic() - since
+                waiting = self._waiting.get(f"{camera}/face_renderer", 0)
+                if quiet_s > LOST_S or (quiet_s > IDLE_S and not waiting):
+                    # The oldest is not coming any more: the rest goes on.
+                    self._sent.pop(under_way[0], None)
                     return
             self._check_alive()
 
@@ -295,7 +318,7 @@ class Replay:
         if not markers:
             del results["/disguisor/markers"]
         for camera in self.recording.cameras:
-            results |= {f"/{camera}/{kind}": t for kind, t in _CAMERA_RESULTS.items()}
+            results |= {f"/{camera}/anonymized/{kind}": t for kind, t in _CAMERA_RESULTS.items()}
             if f"/{camera}/keypoints2d" not in self.recording.topics:
                 results[f"/{camera}/keypoints2d"] = "disguisor_msgs/msg/Keypoints2D"
         for topic, typename in {**results, **_LATCHED}.items():
@@ -327,8 +350,8 @@ class Replay:
         stamp = header_of(raw)[0]
         if stamp > self._rehearsed_ns:
             self._write(topic, typename, raw, stamp)
-        camera, _, kind = topic[1:].partition("/")
-        if kind in _CAMERA_RESULTS:
+        camera, _, kind = topic[1:].partition("/anonymized/")
+        if kind:
             self._on_part(camera, kind, raw)
 
     def _on_part(self, camera: str, kind: str, raw: bytes) -> None:
@@ -342,7 +365,13 @@ class Replay:
             parts.add(kind)
             if len(parts) < len(_CAMERA_RESULTS):
                 return
-            del self._sent[camera, stamp], self._parts[camera, stamp]
+            # A renderer goes by the order of the images: what went in before was withheld.
+            for key in [key for key in self._sent if key[0] == camera]:
+                del self._sent[key]
+                self._parts.pop(key, None)
+                self._inputs.pop(key, None)
+                if key[1] == stamp:
+                    break
             self._changed.notify_all()
             if stamp <= self._rehearsed_ns:
                 return
@@ -376,7 +405,10 @@ class Replay:
                 self._waiting[name] = int(values.get("frames_waiting", 0))
                 self._stage_ms[name] = float(values.get("duration_ms_median", 0.0))
                 if "calibration_off_cm" in values:
-                    self._off_cm[name.split("/")[0]] = float(values["calibration_off_cm"])
+                    camera = name.removesuffix("/face_renderer")
+                    self._off_cm[camera] = float(values["calibration_off_cm"])
+                    if problem := values.get("last_problem"):
+                        self._problems[camera] = f"; the renderer's last problem: {problem}"
             self._changed.notify_all()
 
     def _write(self, topic: str, typename: str, raw: bytes, stamp: int | None = None) -> None:

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 from disguisor_ros.bridge.bags import BagWriter
-from disguisor_ros.errors import UserError
 from disguisor_ros.figures import write_figures
-from disguisor_ros.graph import Graph, read_cameras, set_environment, stages
+from disguisor_ros.graph import Graph, read_cameras, read_parameters, set_environment, stages
+from disguisor_ros.paths import share
 from disguisor_ros.recordings import Recording, inspect
 from disguisor_ros.replay import Replay, StageDied
 
@@ -78,9 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args) -> int:
     """Run ``disguisor run``; 0 when every frame came out, 1 when not, 2 for bad input."""
     cameras = read_cameras(args.cameras_file) if args.cameras_file else None
-    if args.config and not args.config.is_file():
-        raise UserError(f"{args.config}: there is no such parameter file")
-    recording = inspect(args.bag, cameras, keypoints=not args.pose2d)
+    args.config = args.config or share("config/disguisor.yaml")
+    world_frame = read_parameters(args.config).get("world_frame", "world")
+    recording = inspect(args.bag, cameras, not args.pose2d, world_frame)
     if args.domain_id is not None:
         os.environ["ROS_DOMAIN_ID"] = str(args.domain_id)
     set_environment()
@@ -123,7 +123,6 @@ def _replay(replay: Replay, writer: BagWriter, args) -> int:
     try:
         replay.wait_for_graph()
         replay.feed(args.rate)
-        replay.drain()
     except KeyboardInterrupt:
         replay.close()
         writer.close()

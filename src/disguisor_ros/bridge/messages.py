@@ -59,7 +59,7 @@ def read_keypoints(message: msg.Keypoints2D) -> np.ndarray:
                 f"a person has {len(person.keypoints)} numbers, not 51 (17 x, y, score)"
             )
     out = np.array([p.keypoints for p in message.persons], dtype=np.float64).reshape(-1, 17, 3)
-    _check_finite(out, "keypoints", _MAX_PIXEL)
+    _check_finite(out, "keypoints (score 0 marks missing ones)", _MAX_PIXEL)
     np.clip(out[..., 2], 0, 1, out=out[..., 2])
     return out
 
