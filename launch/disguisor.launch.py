@@ -19,7 +19,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from disguisor_ros.errors import UserError
-from disguisor_ros.graph import ENVIRONMENT, read_cameras, read_parameters
+from disguisor_ros.graph import ENVIRONMENT, MISCONFIGURED, read_cameras, read_parameters
 from disguisor_ros.paths import share
 from disguisor_ros.security import ROOT
 from launch import LaunchDescription
@@ -52,9 +52,6 @@ ARGUMENTS = {
     ),
     "discovery": ("LOCALHOST", ["LOCALHOST", "SUBNET"], "who may discover the graph"),
 }
-
-#: A stage ends with this code when its parameters or models are wrong: no restart mends that.
-MISCONFIGURED = 2
 
 #: So that no stage outlives a launch that was killed; Linux only.
 DIE_WITH_LAUNCH = "setpriv --pdeathsig TERM" if shutil.which("setpriv") else None

@@ -209,6 +209,10 @@ def test_transforms_in_millimetres(capsys, tmp_path):
     assert "millimetres" in refused(capsys, tmp_path, "--bag", bag)
 
 
+def test_a_domain_that_is_none(capsys, tmp_path):
+    assert "--domain-id" in refused(capsys, tmp_path, "--bag", tmp_path, "--domain-id", 233)
+
+
 @pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan"])
 def test_a_rate_that_is_none(tmp_path, rate):
     with pytest.raises(SystemExit) as stop:

@@ -183,6 +183,22 @@ def test_a_stage_that_dies_ends_the_run_without_a_bag(tmp_path):
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ("{ros__parameters: {predict: 3}}", "Trying to set parameter 'predict' to '3' of type"),
+        ("{predict: 3.0}", "Cannot have a value before ros__parameters"),
+    ],
+)
+def test_a_stage_that_cannot_work_as_configured_is_wrong_input(tmp_path, parameters, line):
+    bag, config = small_room.write(tmp_path / "in", frames=1), tmp_path / "my.yaml"
+    config.write_text(f"/pose3d: {parameters}")
+    process = command("run", "--bag", bag, "--out", tmp_path / "out", "--config", config)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and not list(tmp_path.glob("out*")), errors
+    assert line in errors and "Traceback" not in errors and "[FATAL]" not in errors
+
+
 def _grown(partial):
     return any(p.stat().st_size > 1_000_000 for p in partial.rglob("*.mcap"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,11 @@ def set_environment() -> None:
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+#: A stage ends with this code when its parameters or models are wrong: no restart mends that.
+MISCONFIGURED = 2
+#: What rclpy puts before a line of a log.
+_LOG_PREFIX = re.compile(r"^\[\w+\] \[[\d.]+\] \[[^]]+\]: |^error: ")
 
 
 def read_parameters(path: Path) -> dict:
@@ -167,7 +173,8 @@ class Graph:
         """Last telling line of a stage's log."""
         log = self.folder / f"{name.replace('/', '_')}.log"
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-        return next((line for line in reversed(lines) if line), "it left no message")
+        last = next((line for line in reversed(lines) if line), "it left no message")
+        return _LOG_PREFIX.sub("", last)
 
     def memory_bytes(self) -> int:
         """Memory of all stages: what each has for itself, and once what they share."""

@@ -39,8 +39,8 @@ def main(args) -> int:
     """Run ``disguisor import``."""
     if not args.source.is_dir():
         raise UserError(f"{args.source}: there is no such folder")
-    if not args.fps > 0:
-        raise UserError(f"--fps must be positive, is {args.fps}")
+    if not 0.001 <= args.fps <= 1000:  # stamps of more seconds than a message holds; all the same
+        raise UserError(f"--fps must lie between 0.001 and 1000, is {args.fps}")
     LAYOUTS[args.layout](args.source, args.out, args.fps)
     return 0
 

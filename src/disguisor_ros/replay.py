@@ -15,7 +15,7 @@ from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messag
 from disguisor_ros.bridge.diagnostics import stage_values
 from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.errors import UserError
-from disguisor_ros.graph import Graph
+from disguisor_ros.graph import MISCONFIGURED, Graph
 from disguisor_ros.recordings import Recording, check_keypoints, told
 from disguisor_ros.rehearsal import rehearsal
 from disguisor_ros.shared_memory import hide_shared_memory
@@ -293,6 +293,8 @@ class Replay:
             why = self._write_error.strerror
             raise UserError(f"{self.writer.path}: cannot be written ({why})")
         for name in self.graph.dead():
+            if self.graph.processes[name].returncode == MISCONFIGURED:
+                raise UserError(f"{name}: {self.graph.why(name)}")
             raise StageDied(f"stage {name} died: {self.graph.why(name)}")
 
     def _advertise(self) -> None:

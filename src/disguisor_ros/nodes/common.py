@@ -445,7 +445,11 @@ def run_node(make: Callable[[], StageNode]) -> None:
     """Run a stage until it is told to stop; exits with 2 when it cannot work as configured."""
     # Raw images are nobody's business outside this machine unless somebody says so.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init()
+    try:
+        rclpy.init()
+    except RuntimeError as error:  # a parameter file or an argument that ROS does not take
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        os._exit(2)
     code, node = 0, None
     try:
         with avoiding_dead_ports():
