@@ -35,6 +35,17 @@ def test_empty_bag(capsys, tmp_path):
     assert "empty" in refused(capsys, tmp_path, "--bag", tmp_path / "in")
 
 
+def test_bag_of_ros_1(capsys, tmp_path):
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS1_NOETIC)
+    with Writer(tmp_path / "in.bag") as bag:
+        topic = bag.add_connection("/cn01/color/image_raw", "std_msgs/msg/Empty", typestore=store)
+        bag.write(topic, 0, b"")
+    assert "rosbags-convert" in refused(capsys, tmp_path, "--bag", tmp_path / "in.bag")
+
+
 def test_corrupt_bag(capsys, tmp_path):
     bag = small_room.write(tmp_path / "in", frames=2)
     storage = next(bag.glob("*.mcap"))

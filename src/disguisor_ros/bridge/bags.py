@@ -65,6 +65,8 @@ def open_bag(path: str | Path) -> Iterator[AnyReader]:
     except Exception as error:  # parsers of corrupt files raise whatever they trip over
         raise UserError(f"{path}: the bag is corrupt ({_one_line(error)})") from error
     try:
+        if not reader.is2:
+            raise UserError(f"{path}: a bag of ROS 1; `rosbags-convert` makes a rosbag2 of it")
         if reader.message_count == 0:
             raise UserError(f"{path}: the bag is empty")
         yield reader
