@@ -9,6 +9,7 @@ import tiny_recording as tiny
 
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval import media
+from disguisor_ros.eval.pairs import Pair
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,19 @@ def test_a_withheld_frame_is_shown_as_withheld(preview):
     height, width = frames[0].shape[0] // 2, media.VIDEO_WIDTH
     shown, withheld = (np.median(frames[i][height:, width:]) for i in (4, 5))
     assert shown > 45 and withheld < 40
+
+
+def test_cameras_of_different_shapes_share_a_contact_sheet():
+    def shown(height, width):
+        image = np.full((height, width, 3), 200, np.uint8)
+        pair = Pair("cam", 0, image, image // 2, [])
+        return media._Shown(pair, np.array([[10, 10, 40.0, 40.0]]))
+
+    sheet = media.contact_sheet({"a": shown(120, 160), "b": shown(90, 160)})
+    heights = [round(media.SHEET_WIDTH * h / 160) for h in (120, 90)]
+    assert sheet.shape == (sum(heights), 2 * media.SHEET_WIDTH + 3 * (heights[0] // 2), 3)
+    assert sheet[heights[0] + 30 :, : media.SHEET_WIDTH].min() == 200  # before, of the second
+    assert sheet[-1, -1].max() < 100  # nothing there
 
 
 def test_a_folder_is_wanted(preview):

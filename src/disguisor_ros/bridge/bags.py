@@ -126,7 +126,11 @@ class BagWriter:
             )
         if not isinstance(message, (bytes, bytearray, memoryview)):
             message = typestore().serialize_cdr(message, typename)
-        self._writer.write(connection, time_ns, bytes(message))
+        try:
+            self._writer.write(connection, time_ns, bytes(message))
+        except OSError as error:  # of a full disk, that names no file
+            error.filename = str(self.path)
+            raise
 
     def close(self) -> None:
         """Finish the bag and give it its name."""

@@ -64,7 +64,8 @@ def write_preview(bag: Path, anonymized: Path, folder: Path) -> tuple[Path, Path
     fps = 1e9 / np.median(stamps) if len(stamps) else 1.0
     progress = track(pairs, "pictures", len(pairs), console=Console(file=sys.stderr))
     write_video(video, _video_frames(_keep_best(progress, best), pairs.cameras), fps)
-    cv2.imwrite(str(sheet), cv2.cvtColor(contact_sheet(best), cv2.COLOR_RGB2BGR))
+    picture = cv2.cvtColor(contact_sheet(best), cv2.COLOR_RGB2BGR)
+    sheet.write_bytes(cv2.imencode(".png", picture)[1].tobytes())  # imwrite tells no error
     return sheet, video
 
 
@@ -110,7 +111,11 @@ def contact_sheet(best: dict[str, _Shown]) -> np.ndarray:
             for image, word in ((pair.before, "before"), (_after(pair), "after"))
         )
         rows.append(np.hstack([before, after, _close_ups(pair, boxes, before.shape[0])]))
-    return np.vstack(rows)
+    size = sum(map(len, rows)), max(row.shape[1] for row in rows)
+    out = np.full((*size, 3), _BACKGROUND, dtype=np.uint8)
+    for row, top in zip(rows, np.cumsum([0, *map(len, rows)])[:-1], strict=True):
+        out[top : top + len(row), : row.shape[1]] = row
+    return out
 
 
 def _close_ups(pair: Pair, boxes: np.ndarray, height: int) -> np.ndarray:
