@@ -62,6 +62,11 @@ class Recording:
         count = max(self.frames.values())
         return (self.end_ns - self.start_ns) / 1e9 / max(count - 1, 1)
 
+    @property
+    def slop_ns(self) -> int:
+        """Stamps of one instant differ by no more, nanoseconds."""
+        return int(1e9 * min(0.05, 0.45 * self.period_s))
+
     def color_topic(self, camera: str) -> str:
         """Topic of the colour images of a camera."""
         suffix = "/compressed" if self.transport == "compressed" else ""

@@ -22,7 +22,7 @@ from disguisor_ros.shared_memory import hide_shared_memory
 
 #: Images of one camera that may be under way at once with ``--rate max``.
 WINDOW = 2
-#: ... and that may wait for their keypoints; a renderer keeps 30.
+#: ... and that may wait for their keypoints, or for other cameras; a renderer keeps 30.
 AHEAD = 20
 #: The graph must be up after this long, seconds.
 START_S = 120.0
@@ -81,6 +81,7 @@ class Replay:
         self._bag_ns: dict[int, int] = {}
         self._sent: dict[tuple[str, int], float] = {}
         self._inputs: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self._newest = {topic: 0 for c in recording.cameras for topic in recording.inputs(c)}
         self._parts: dict[tuple[str, int], set[str]] = {}
         self._now_ns = recording.start_ns
         self._connected: dict[str, bool] = {}
@@ -182,6 +183,7 @@ class Replay:
             stamp, _ = told(topic, header_of, raw)
             if topic in inputs:
                 self._inputs[inputs[topic], stamp].add(topic)
+                self._newest[topic] = max(stamp, self._newest[topic])
             if topic in color:
                 self._note_sent(color[topic], stamp, bag_ns)
             if self._rehearsing:
@@ -261,22 +263,28 @@ class Replay:
         }
 
     def _wait_for_room(self, camera: str) -> None:
+        """Wait until few images of a camera are under way.
+
+        Images that lack keypoints, or whose instant other cameras have not reached, wait for what
+        comes next in the bag: to hold that back for their sake would be to wait for ever.
+        """
         since, inputs = time.monotonic(), self.recording.inputs(camera)
         while True:
             with self._changed:
                 fed = [key for key in self._sent if key[0] == camera]
-                # What a detector found may have been recorded long after its image.
-                under_way = [key for key in fed if self._inputs[key] >= inputs]
-                if len(under_way) < WINDOW:
-                    if len(fed) > AHEAD:
-                        del self._sent[fed[0]]
+                whole = [key for key in fed if self._inputs[key] >= inputs]
+                reached_ns = min(self._newest.values()) + self.recording.slop_ns
+                under_way = [key for key in whole if key[1] <= reached_ns]
+                if len(under_way) < WINDOW and len(whole) < AHEAD:
+                    if len(fed) - len(whole) > AHEAD:
+                        del self._sent[next(key for key in fed if key not in whole)]
                     return
                 self._changed.wait(0.2)
                 quiet_s = time.monotonic() - since
                 waiting = self._waiting.get(f"{camera}/face_renderer", 0)
                 if quiet_s > LOST_S or (quiet_s > IDLE_S and not waiting):
                     # The oldest is not coming any more: the rest goes on.
-                    self._sent.pop(under_way[0], None)
+                    self._sent.pop(whole[0], None)
                     return
             self._check_alive()
 

@@ -109,11 +109,11 @@ def _parameters(args, recording: Recording) -> dict[str, dict]:
     renderer = {"image_transport": recording.transport, "max_latency": 60.0}
     renderer |= {k: v for k in ("mode", "backend") if (v := getattr(args, k))}
     reliable = {topic: {"subscription": {"reliability": "reliable"}} for topic in recording.topics}
-    slop = min(0.05, 0.45 * recording.period_s)
+    slop = recording.slop_ns / 1e9
     return {
         # Nothing may be lost on the way in: the bag waits, the graph does not hurry.
         "*": {"qos_overrides": reliable, "patience": 10.0},
-        "synchronizer": {"slop": slop, "max_wait": 10.0},
+        "synchronizer": {"slop": slop, "max_wait": 10.0, "in_flight": 100},
         # The beginning of a recording is wanted, too, and no instant of it gets lost.
         "pose3d": {"warm_up": 0.0, "predict": 0.7},
         "smpl_fitter": {"model_path": args.model_path or ""},
