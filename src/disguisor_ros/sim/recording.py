@@ -227,28 +227,29 @@ def record(settings: Settings, out: Path, progress=None) -> None:
             raise UserError(f"{path}: exists already and is not empty; choose another name")
         if path.exists():
             path.rmdir()
+    folder.mkdir(parents=True)
+    try:
+        _record(settings, out, folder, progress or (lambda *_: None))
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def _record(settings: Settings, out: Path, folder: Path, tell) -> None:
     total = settings.frames + settings.cameras + 2
-    tell = progress or (lambda *_: None)
     tell("dressing", 0, total)
     studio = Studio(settings)
     tell("lighting the room", 2, total)
     with ThreadPoolExecutor(2) as pool:
         numbered = enumerate(studio.cameras)
         recorders = list(pool.map(lambda item: CameraRecorder(item[1], studio, item[0]), numbered))
-    folder.mkdir(parents=True)
-    try:
-        with RoomBag(out, *_published(settings, studio), START_NS) as bag:
-            bag.write(
-                BAG_ID_TOPIC, "std_msgs/msg/String", START_NS, (LATCHED,), data=settings.bag_id
-            )
-            frames = []
-            for index in range(settings.frames):
-                tell("recording", 2 + settings.cameras + index, total)
-                frames.append(_record_instant(index, settings, studio, recorders, bag, folder))
-            write_truth(folder, _truth(settings, studio, frames))
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
+    with RoomBag(out, *_published(settings, studio), START_NS) as bag:
+        bag.write(BAG_ID_TOPIC, "std_msgs/msg/String", START_NS, (LATCHED,), data=settings.bag_id)
+        frames = []
+        for index in range(settings.frames):
+            tell("recording", 2 + settings.cameras + index, total)
+            frames.append(_record_instant(index, settings, studio, recorders, bag, folder))
+        write_truth(folder, _truth(settings, studio, frames))
     tell("done", total, total)
 
 
