@@ -280,6 +280,15 @@ def test_without_keypoints_of_its_own_it_is_withheld(bench, clock):
     assert bench.out == [] and bench.withheld == {"no keypoints": 1}
 
 
+def test_an_image_that_was_left_out_is_told_from_one_that_nobody_looked_at(bench):
+    for stamp in (SECOND, SECOND + 1, SECOND + 2):
+        bench.color(stamp)
+    for stamp in (SECOND + 1, SECOND + 2):
+        bench.keypoints(stamp)
+    bench.head_message(SECOND + 2)
+    assert bench.out == [SECOND + 2] and bench.withheld == {"no keypoints": 1, "skipped": 1}
+
+
 def test_a_renderer_that_slept_lets_no_old_frame_go(bench, clock):
     bench.color(SECOND)
     bench.keypoints(SECOND)

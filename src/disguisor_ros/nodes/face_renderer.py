@@ -198,7 +198,8 @@ class FaceRendererNode(StageNode):
         started = time.monotonic_ns()
         # Heads come in the order of their stamps: what is older has been left out.
         for older in [stamp for stamp in self.waiting if stamp < color]:
-            self._withhold(older, "skipped")
+            seen = self.stored((self.camera, "keypoints"), older) is not None
+            self._withhold(older, "skipped" if seen else "no keypoints")
         if color not in self.waiting:
             return
         message, arrived = self.waiting[color]
