@@ -169,6 +169,7 @@ def test_keypoints_of_a_slow_detector_are_recorded_long_after_their_images(tmp_p
 
 
 def test_ctrl_c_leaves_a_readable_bag(tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs ignore it
     bag = small_room.write(tmp_path / "in", frames=60)
     process = command("run", "--bag", bag, "--out", tmp_path / "out", "--rate", "0.5")
     deadline = time.monotonic() + 120
