@@ -293,7 +293,9 @@ class Watch:
         with self._lock:
             reasons = self._withheld() - self._base
             missing = self.frames_in - self.frames_out - sum(reasons.values())
-            reasons["never reached a renderer, or was with one that was killed"] = missing
+            # Ledgers come once a second: what was withheld just before all was counted anew is in
+            # these, and then none is missing.
+            reasons["never reached a renderer, or was with one that was killed"] = max(missing, 0)
             by_fault: dict[str, list[float]] = {}
             by_stage: dict[str, list[float]] = {}
             for fault, stage, seconds in self.recovered:
