@@ -20,7 +20,7 @@ def free_shared_memory() -> None:
     """Remove the shared memory that killed processes of Fast DDS have left behind."""
     for lock in _abandoned():
         lock.with_name(lock.name.removesuffix("_el")).unlink(missing_ok=True)
-        lock.unlink()
+        lock.unlink(missing_ok=True)  # another graph may do the same
 
 
 def hide_shared_memory() -> None:
