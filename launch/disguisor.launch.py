@@ -18,8 +18,8 @@ from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from disguisor_ros.errors import UserError
-from disguisor_ros.graph import ENVIRONMENT, MISCONFIGURED, read_cameras, read_parameters
+from disguisor_ros.errors import MISCONFIGURED, UserError
+from disguisor_ros.graph import ENVIRONMENT, read_cameras, read_parameters
 from disguisor_ros.paths import share
 from disguisor_ros.security import ROOT
 from launch import LaunchDescription

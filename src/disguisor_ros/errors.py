@@ -1,4 +1,7 @@
-"""The one exception that the command line shows to a person as a single line."""
+"""How people are told what they can mend: one exception, and the exit code of a stage."""
+
+#: A stage ends with this code when its parameters or models are wrong: no restart mends that.
+MISCONFIGURED = 2
 
 
 class UserError(Exception):

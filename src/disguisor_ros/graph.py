@@ -50,8 +50,6 @@ def set_environment() -> None:
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
-#: A stage ends with this code when its parameters or models are wrong: no restart mends that.
-MISCONFIGURED = 2
 #: What rclpy puts before a line of a log.
 _LOG_PREFIX = re.compile(r"^\[\w+\] \[[\d.]+\] \[[^]]+\]: |^error: ")
 

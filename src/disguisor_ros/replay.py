@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messages, typestore
 from disguisor_ros.bridge.diagnostics import stage_values
 from disguisor_ros.core.calibration_watch import suspicion
-from disguisor_ros.errors import UserError
-from disguisor_ros.graph import MISCONFIGURED, Graph
+from disguisor_ros.errors import MISCONFIGURED, UserError
+from disguisor_ros.graph import Graph
 from disguisor_ros.recordings import Recording, check_keypoints, told
 from disguisor_ros.rehearsal import rehearsal
 from disguisor_ros.shared_memory import hide_shared_memory
@@ -182,7 +182,8 @@ class Replay:
                 check_keypoints(reader.deserialize(raw, connection.msgtype), topic)
             stamp, _ = told(topic, header_of, raw)
             if topic in inputs:
-                self._inputs[inputs[topic], stamp].add(topic)
+                with self._changed:
+                    self._inputs[inputs[topic], stamp].add(topic)
                 self._newest[topic] = max(stamp, self._newest[topic])
             if topic in color:
                 self._note_sent(color[topic], stamp, bag_ns)
@@ -224,8 +225,7 @@ class Replay:
 
     def summary(self) -> str:
         """One line about what came out."""
-        fed, got = sum(self.fed.values()), sum(self.got.values())
-        line = f"{got} of {fed} frames anonymized"
+        line = f"{sum(self.got.values())} of {sum(self.fed.values())} frames anonymized"
         if self.lost:
             line += f", {self.lost} withheld"
         if self.latencies_ms:
@@ -234,11 +234,12 @@ class Replay:
 
     def warnings(self) -> list[str]:
         """What the user should look at: cameras that lost images or are not as calibrated."""
-        out = [
-            f"{camera}: {lost} images withheld{self._problems.get(camera, '')}"
-            for camera in self.recording.cameras
-            if (lost := self.fed[camera] - self.got[camera])
-        ]
+        out = []
+        for camera in self.recording.cameras:
+            if lost := self.fed[camera] - self.got[camera]:
+                problem = self._problems.get(camera)
+                why = f"; the renderer's last problem: {problem}" if problem else ""
+                out.append(f"{camera}: {lost} images withheld{why}")
         return out + [
             f"{camera}: {line}"
             for camera, off in sorted(self._off_cm.items())
@@ -277,16 +278,21 @@ class Replay:
                 under_way = [key for key in whole if key[1] <= reached_ns]
                 if len(under_way) < WINDOW and len(whole) < AHEAD:
                     if len(fed) - len(whole) > AHEAD:
-                        del self._sent[next(key for key in fed if key not in whole)]
+                        self._forget(next(key for key in fed if key not in whole))
                     return
                 self._changed.wait(0.2)
                 quiet_s = time.monotonic() - since
                 waiting = self._waiting.get(f"{camera}/face_renderer", 0)
                 if quiet_s > LOST_S or (quiet_s > IDLE_S and not waiting):
                     # The oldest is not coming any more: the rest goes on.
-                    self._sent.pop(whole[0], None)
+                    self._forget(whole[0])
                     return
             self._check_alive()
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        """Wait no longer for an image, given as its camera and stamp."""
+        for kept in (self._sent, self._parts, self._inputs):
+            kept.pop(key, None)
 
     def _heard(self) -> bool:
         """Whether what is published from now on reaches every stage that listens to it."""
@@ -377,9 +383,7 @@ class Replay:
                 return
             # A renderer goes by the order of the images: what went in before was withheld.
             for key in [key for key in self._sent if key[0] == camera]:
-                del self._sent[key]
-                self._parts.pop(key, None)
-                self._inputs.pop(key, None)
+                self._forget(key)
                 if key[1] == stamp:
                     break
             self._changed.notify_all()
@@ -418,7 +422,7 @@ class Replay:
                     camera = name.removesuffix("/face_renderer")
                     self._off_cm[camera] = float(values["calibration_off_cm"])
                     if problem := values.get("last_problem"):
-                        self._problems[camera] = f"; the renderer's last problem: {problem}"
+                        self._problems[camera] = problem
             self._changed.notify_all()
 
     def _write(self, topic: str, typename: str, raw: bytes, stamp: int | None = None) -> None:

@@ -68,7 +68,7 @@ class Window:
 
         The lens is evaluated on a coarse lattice: over a head it is smooth to well under a pixel.
         """
-        spacing = _FISHEYE_LATTICE_PX if camera.model == "equidistant" else _LATTICE_PX
+        spacing = _FISHEYE_LATTICE_PX if camera.fisheye else _LATTICE_PX
         x, across = _lattice(self.x, self.columns, self.step, spacing)
         y, down = _lattice(self.y, self.rows, self.step, spacing)
         lattice = camera.undistort(grid(x, y))

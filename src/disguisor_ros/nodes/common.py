@@ -39,6 +39,7 @@ from disguisor_ros.bridge.messages import read_keypoints, stamp_ns
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.synchronization import JUMP_NS, Rendezvous
 from disguisor_ros.core.types import DepthView
+from disguisor_ros.errors import MISCONFIGURED
 from disguisor_ros.security import STAGES
 from disguisor_ros.shared_memory import avoiding_dead_ports
 
@@ -449,7 +450,7 @@ def run_node(make: Callable[[], StageNode]) -> None:
         rclpy.init()
     except RuntimeError as error:  # a parameter file or an argument that ROS does not take
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        os._exit(2)
+        os._exit(MISCONFIGURED)
     code, node = 0, None
     try:
         with avoiding_dead_ports():
@@ -464,7 +465,7 @@ def run_node(make: Callable[[], StageNode]) -> None:
         pass
     except (ValueError, ParameterException) as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = MISCONFIGURED
     except Deaf as error:
         print(f"error: {error}; it ends, to be started anew", file=sys.stderr)
         code = 1
@@ -485,7 +486,7 @@ def run_node(make: Callable[[], StageNode]) -> None:
 def _start(node: StageNode) -> int:
     success = TransitionCallbackReturn.SUCCESS
     if node.trigger_configure() != success:
-        return 2  # its parameters or models are wrong: starting it again is of no use
+        return MISCONFIGURED
     return 0 if node.trigger_activate() == success else 1
 
 
