@@ -27,8 +27,12 @@ _WELL_KNOWN_M = 0.025
 _USUAL_M = 0.012
 _SINGLE_M = 0.028
 
-#: So many sightings are half believed.
+#: So many sightings are half believed: a face is covered the wider from the first one.
 _HALF = 20
+
+#: The user is told from so many on: in 13 of 17 simulated rooms that are calibrated well a camera
+#: had the first faces aside, by chance; none had after 56 sightings.
+_TELLING = 100
 
 
 class CalibrationWatch:
@@ -48,8 +52,12 @@ class CalibrationWatch:
 
     @property
     def off_m(self) -> float:
-        """How far faces lie aside, more than usual: a standard deviation, metres."""
-        return largest_sigma(self.covariance)
+        """How far faces lie aside, more than usual: a standard deviation, metres.
+
+        Zero until enough was seen to tell somebody.
+        """
+        telling = sum(len(seen) for seen in self._seen.values()) >= _TELLING
+        return largest_sigma(self.covariance) if telling else 0.0
 
     def look(self, heads: list[Head], sightings: list[Sighting], stamp_ns: int) -> None:
         """Note the faces of an image, one sighting for each head.
