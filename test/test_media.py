@@ -88,6 +88,21 @@ def test_cameras_of_different_shapes_share_a_contact_sheet():
     assert sheet[-1, -1].max() < 100  # nothing there
 
 
+def test_cameras_of_different_shapes_share_a_video(monkeypatch):
+    """A portrait camera that started an instant later once changed the size of the frames."""
+    def seen(camera, height, width):
+        image = np.full((height, width, 3), 200, np.uint8)
+        return Pair(camera, 0, image, image, [])
+
+    monkeypatch.setattr(media, "VIDEO_WIDTH", 640)
+    wide, tall = seen("a", 72, 128), seen("b", 128, 72)
+    late, full = media._video_frames(iter([wide, wide, tall]), ["a", "b"])
+    assert late.shape == full.shape == (2 * 360, 2 * media.VIDEO_WIDTH, 3)
+    assert (late[360 + 180] < 40).all(), "not there yet"
+    row = full[360 + 180, : media.VIDEO_WIDTH, 0] > 150
+    assert 200 <= row.sum() <= 205 and row[320], "whole, upright, in the middle of its cell"
+
+
 def test_a_folder_is_wanted(preview):
     with pytest.raises(UserError, match="is a file"):
         media.write_preview(preview / "room", preview / "out", preview / "room" / "metadata.yaml")

@@ -107,7 +107,7 @@ def contact_sheet(best: dict[str, _Shown]) -> np.ndarray:
     for camera in sorted(best):
         pair, boxes = best[camera].pair, best[camera].boxes
         before, after = (
-            _labelled(image, f"{camera} {word}", SHEET_WIDTH)
+            _labelled(image, f"{camera} {word}", SHEET_WIDTH, _height(image, SHEET_WIDTH))
             for image, word in ((pair.before, "before"), (_after(pair), "after"))
         )
         rows.append(np.hstack([before, after, _close_ups(pair, boxes, before.shape[0])]))
@@ -154,13 +154,16 @@ def _video_frames(pairs: Iterator[Pair], cameras: list[str]) -> Iterator[np.ndar
     """One picture for each instant: of every camera the newest image before and after."""
     cells: dict[str, np.ndarray] = {}
     fresh: set[str] = set()
+    height = 0
     for pair in pairs:
         if pair.camera in fresh:
             yield _mosaic(cells, cameras)
             fresh.clear()
+        # All frames of a video are of one size: each image has the room of the first camera's.
+        height = height or _height(pair.before, VIDEO_WIDTH)
         cells[pair.camera] = np.hstack([
-            _labelled(pair.before, f"{pair.camera} before", VIDEO_WIDTH),
-            _labelled(_after(pair), f"{pair.camera} after", VIDEO_WIDTH),
+            _labelled(pair.before, f"{pair.camera} before", VIDEO_WIDTH, height),
+            _labelled(_after(pair), f"{pair.camera} after", VIDEO_WIDTH, height),
         ])  # fmt: skip
         fresh.add(pair.camera)
     if fresh:
@@ -169,14 +172,8 @@ def _video_frames(pairs: Iterator[Pair], cameras: list[str]) -> Iterator[np.ndar
 
 def _mosaic(cells: dict[str, np.ndarray], cameras: list[str]) -> np.ndarray:
     """Cells of all cameras in one picture: one column up to two cameras, else two columns."""
-    height = max(cell.shape[0] for cell in cells.values())
-    empty = np.full((height, 2 * VIDEO_WIDTH, 3), _BACKGROUND, dtype=np.uint8)
-    tiles = []
-    for camera in cameras:
-        tile = empty.copy()
-        if camera in cells:
-            tile[: cells[camera].shape[0]] = cells[camera]
-        tiles.append(tile)
+    empty = np.full_like(next(iter(cells.values())), _BACKGROUND)
+    tiles = [cells.get(camera, empty) for camera in cameras]
     columns = 1 if len(tiles) <= 2 else 2
     tiles += [empty] * (-len(tiles) % columns)
     return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
@@ -191,10 +188,20 @@ def _after(pair: Pair) -> np.ndarray:
     return cv2.putText(blank, "withheld", place, font, 1.3, _INK, 2, cv2.LINE_AA)
 
 
-def _labelled(image: np.ndarray, text: str, width: int) -> np.ndarray:
-    """Image scaled to a width and an even height, with a caption in its corner."""
-    height = 2 * round(image.shape[0] * width / image.shape[1] / 2)
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+def _height(image: np.ndarray, width: int) -> int:
+    """Even height of an image that is scaled to a width."""
+    return 2 * round(image.shape[0] * width / image.shape[1] / 2)
+
+
+def _labelled(image: np.ndarray, text: str, width: int, height: int) -> np.ndarray:
+    """Image in the middle of a cell, as large as fits, with a caption in the cell's corner."""
+    zoom = min(width / image.shape[1], height / image.shape[0])
+    columns, rows = (max(1, round(zoom * n)) for n in (image.shape[1], image.shape[0]))
+    left, top = (width - columns) // 2, (height - rows) // 2
+    cell = np.full((height, width, 3), _BACKGROUND, dtype=np.uint8)
+    cell[top : top + rows, left : left + columns] = cv2.resize(
+        image, (columns, rows), interpolation=cv2.INTER_AREA
+    )
     (text_width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
-    cv2.rectangle(image, (0, 0), (text_width + 14, 22), _BACKGROUND, -1)
-    return cv2.putText(image, text, (7, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _INK, 1, cv2.LINE_AA)
+    cv2.rectangle(cell, (0, 0), (text_width + 14, 22), _BACKGROUND, -1)
+    return cv2.putText(cell, text, (7, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _INK, 1, cv2.LINE_AA)
