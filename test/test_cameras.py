@@ -39,6 +39,14 @@ def test_undistort_inverts_project(model, x, y, z):
     assert np.allclose(lens.undistort(pixel), [[x, y]], atol=1e-6)
 
 
+def test_an_ideal_fisheye_is_not_taken_for_a_pinhole():
+    """Its coefficients are zero: all that bends is the model itself."""
+    lens = camera("equidistant", [0.0] * 4)
+    pixel, _ = lens.project(np.array([[1.0, 0, 1]]))
+    assert np.allclose(pixel, [[320 + 600 * np.pi / 4, 240]], atol=1e-3)
+    assert np.allclose(lens.undistort(pixel), [[1, 0]], atol=1e-4) and lens.fisheye
+
+
 def test_what_is_out_of_view_does_not_come_back_into_the_image():
     """A polynomial fitted to the image turns around somewhere outside it."""
     lens = camera("plumb_bob", [-0.1, 0.02, 0, 0, -0.002])
@@ -83,6 +91,7 @@ def test_invert_rigid_gives_the_identity():
         ({"tf_camera_world": np.diag([1000.0, 1000, 1000, 1])}, "rotation"),
         ({"model": "fisheye62"}, "distortion model"),
         ({"distortion": np.ones(3)}, "coefficients"),
+        ({"model": "equidistant"}, "coefficients"),
         ({"width": 0}, "size"),
     ],
 )

@@ -34,7 +34,8 @@ class Camera:
     tf_camera_world : ndarray, shape (4, 4)
         Rigid transform camera <- world, metres.
     distortion : ndarray, shape (n,)
-        Coefficients in OpenCV's order (CameraInfo ``d``); empty or zero for none.
+        Coefficients in OpenCV's order (CameraInfo ``d``); empty or zero for none. An
+        ``equidistant`` lens has four, and is a fisheye when they are zero, too.
     model : str
         One of :data:`DISTORTION_MODELS`.
 
@@ -77,7 +78,7 @@ class Camera:
                 f" {', '.join(DISTORTION_MODELS)}"
             )
         allowed = DISTORTION_MODELS[self.model]
-        if distortion.any() and len(distortion) not in allowed:
+        if self.distorted and len(distortion) not in allowed:
             raise ValueError(
                 f"camera {self.name}: {self.model} takes {allowed} distortion coefficients,"
                 f" got {len(distortion)}"
@@ -108,13 +109,13 @@ class Camera:
 
     @cached_property
     def distorted(self) -> bool:
-        """Whether the lens distorts at all."""
-        return bool(self.distortion.any())
+        """Whether the lens distorts at all; an ideal fisheye does by its model alone."""
+        return self.fisheye or bool(self.distortion.any())
 
     @property
     def fisheye(self) -> bool:
         """Whether the image may show what lies beside the camera, at up to 90 degrees."""
-        return self.distorted and self.model == "equidistant"
+        return self.model == "equidistant"
 
     def px_per_m(self, point: np.ndarray) -> float:
         """Pixels for a metre across the view at a point (3,) of the camera frame before it."""
