@@ -1,5 +1,7 @@
 """Faces that 3D did not place are covered from 2D."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from head_scene import (
@@ -60,6 +62,26 @@ def test_face_beside_the_drawn_head_is_covered():
     misplaced = head_at(TEMPLATE, y=0.25)
     (cover,) = cast(keypoints_of(CAMERA, FACE, TEMPLATE), [misplaced], drawn(misplaced))
     assert covered_by([cover])[119, 159]
+
+
+@pytest.mark.parametrize("rolled_deg", [0, 90, 180, 270])
+@pytest.mark.parametrize("tilted_deg", [0, 60])
+def test_a_face_is_sought_above_shoulders_in_cameras_that_hang_any_way(rolled_deg, tilted_deg):
+    """Under a ceiling, upside down, on end: above is above in the room, not in the image."""
+    tilt, roll = np.deg2rad([tilted_deg, rolled_deg])
+    tf = CAMERA.tf_camera_world.copy()
+    down = [[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]
+    turn = [[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]
+    tf[:3] = np.array(turn) @ np.array(down) @ tf[:3]
+    camera = replace(CAMERA, tf_camera_world=tf)
+    head = head_at(TEMPLATE, x=2.0 * np.cos(tilt), z=-2.0 * np.sin(tilt))
+    keypoints = keypoints_of(camera, head, TEMPLATE)
+    keypoints[0, :5, 2] = 0.0
+    (cover,) = SafetyNet()(camera, keypoints, [], [], [], 0)
+    (x, y), _ = camera.project(head.tf_world_head[:3, 3])
+    mask = np.zeros((camera.height, camera.width), bool)
+    mask[cover.slices] = cover.replaced
+    assert mask[round(y), round(x)]
 
 
 @pytest.mark.parametrize("hidden", [0.6, 0.9, 1.0])

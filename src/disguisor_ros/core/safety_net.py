@@ -147,7 +147,9 @@ class SafetyNet:
         current = [_of_cover(cover, stamp_ns) for cover in covers]
         added = []
         for detection in keypoints[np.argsort(-keypoints[:, :5, 2].sum(axis=1), kind="stable")]:
-            ellipse = _uncovered_face(detection, covered, replaced, sightings, stamp_ns)
+            ellipse = _uncovered_face(
+                camera, detection, covered, replaced, sightings, stamp_ns
+            )
             cover = ellipse and ellipse.cover(camera, "keypoints")
             if cover is not None:
                 covered[cover.slices] |= cover.reach
@@ -176,11 +178,13 @@ class SafetyNet:
         return out
 
 
-def _uncovered_face(detection, covered, replaced, sightings, stamp_ns) -> _Ellipse | None:
+def _uncovered_face(
+    camera, detection, covered, replaced, sightings, stamp_ns
+) -> _Ellipse | None:
     """Ellipse for a detection that no cover answers for, or None."""
     face = detection[:3]
     evident = face[:, 2] >= FACE_SCORE
-    ellipse = _ellipse(detection, stamp_ns)
+    ellipse = _ellipse(camera, detection, stamp_ns)
     if ellipse is None:
         return None
     if evident.any():
@@ -217,7 +221,7 @@ def _nearly_covered(covered: np.ndarray, pixels: np.ndarray, radius_px: float) -
     return covered[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)].any(axis=1)
 
 
-def _ellipse(detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
+def _ellipse(camera: Camera, detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
     """Where and how large the face of a detection (17, 3) is, or None when nothing tells."""
     xy, score = detection[:, :2], detection[:, 2]
     use = score >= MIN_SCORE
@@ -234,7 +238,7 @@ def _ellipse(detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
     elif use[3:5].any():
         center = xy[3:5][use[3:5]].mean(axis=0)
     elif len(shoulders):
-        center = shoulders.mean(axis=0) + up * _OVER_SHOULDERS_M * scale
+        center = _above(camera, shoulders.mean(axis=0), scale)
     else:
         return None
     if len(shoulders) == 2:
@@ -245,6 +249,13 @@ def _ellipse(detection: np.ndarray, stamp_ns: int) -> _Ellipse | None:
     confidence = float(np.clip(np.mean([score[0], score[1:3].max()]), 0, 1))
     growth = 1.0 + 0.35 * (1 - np.clip(known, 0, 1))
     return _Ellipse(center, up, scale, growth, -1, confidence, stamp_ns)
+
+
+def _above(camera: Camera, pixel: np.ndarray, scale: float) -> np.ndarray:
+    """Where a face over shoulders is, shape (2,), pixels: a camera may hang upside down."""
+    point = camera.center + camera.rays(pixel) * camera.matrix[0, 0] / scale
+    above, _ = camera.project(point + [0.0, 0.0, _OVER_SHOULDERS_M])
+    return above if np.isfinite(above).all() else pixel
 
 
 def _scale(xy: np.ndarray, use: np.ndarray) -> float | None:
