@@ -65,11 +65,24 @@ def test_regions_are_cut_at_the_top_left_of_the_image():
 
 def test_keypoints_survive_the_message_and_another_skeleton_is_refused():
     keypoints = np.random.default_rng(0).uniform(0, 1, (2, 17, 3)).astype(np.float32)
+    keypoints[..., :2] *= 100
     message = messages.write_keypoints(Header(frame_id="c"), keypoints)
     assert np.allclose(messages.read_keypoints(message), keypoints)
     message.skeleton = "body25"
     with pytest.raises(ValueError, match="body25"):
         messages.read_keypoints(message)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [([0.005, 0.005, 1], "in pixels"), ([1, 1, 0], "score 0")]
+)
+def test_keypoints_that_would_have_the_room_empty_are_refused(factor, message):
+    """Of networks that give shares of the image, or no scores."""
+    keypoints = np.random.default_rng(0).uniform(0.1, 1, (2, 17, 3)) * [200, 200, 1] * factor
+    with pytest.raises(ValueError, match=message):
+        messages.read_keypoints(messages.write_keypoints(Header(), keypoints))
+    padding = messages.write_keypoints(Header(), np.zeros((5, 17, 3)))
+    assert not messages.read_keypoints(padding).any()
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8"])

@@ -22,6 +22,8 @@ MAX_PEOPLE = 200
 _STATUS = ("multiview", "single_view", "predicted")
 _METHODS = ("registered", "keypoints", "body", "predicted")
 _MAX_PIXEL = 1e6
+#: A person whose keypoints all lie within so many pixels of the image's corner is none.
+_MIN_PIXEL = 2.0
 _MAX_METRE = 1e4
 
 
@@ -48,7 +50,8 @@ def read_keypoints(message: msg.Keypoints2D) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the skeleton is not COCO-17, sizes do not agree or a number is not finite.
+        If the skeleton is not COCO-17, sizes do not agree, a number is not finite, or nobody can
+        look like that: believed, such a detector would have the room empty.
     """
     if message.skeleton != "coco17":
         raise ValueError(f"skeleton {message.skeleton!r} is not supported, only 'coco17' is")
@@ -61,6 +64,12 @@ def read_keypoints(message: msg.Keypoints2D) -> np.ndarray:
     out = np.array([p.keypoints for p in message.persons], dtype=np.float64).reshape(-1, 17, 3)
     _check_finite(out, "keypoints (score 0 marks missing ones)", _MAX_PIXEL)
     np.clip(out[..., 2], 0, 1, out=out[..., 2])
+    scored = out[..., 2] > 0
+    if out[..., :2].any() and not scored.any():
+        raise ValueError("persons whose keypoints all have score 0, which marks missing ones")
+    tiny = (np.abs(out[..., :2]).max(axis=2) < _MIN_PIXEL) | ~scored
+    if (tiny.all(axis=1) & (scored.sum(axis=1) > 1)).any():
+        raise ValueError("keypoints are not in pixels: shares of the image's size?")
     return out
 
 
