@@ -111,6 +111,15 @@ def with_field(topic, **change):
     return lambda t, fields: {**fields, **change} if t == topic else fields
 
 
+def with_frame(topic, frame):
+    def change(t, fields):
+        if t == topic:
+            fields["header"].frame_id = frame
+        return fields
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -125,6 +134,7 @@ def with_field(topic, **change):
         (with_field("/cn02/depth/image_raw", encoding="8UC1"), "/cn02/depth/image_raw"),
         (with_field("/cn02/depth/image_raw", height=120), "/cn02/depth/image_raw"),
         (with_field("/cn02/keypoints2d", skeleton="body25"), "/cn02/keypoints2d"),
+        (with_frame("/cn02/color/image_raw", "cn01_color_optical_frame"), "cn02_color_optical"),
     ],
 )
 def test_a_message_that_is_missing_or_wrong_is_named(capsys, tmp_path, change, named):

@@ -65,6 +65,15 @@ def test_rays_pass_through_the_projected_point():
     assert np.allclose(np.cross(ray, point - lens.center), 0, atol=1e-6)
 
 
+def test_a_detection_wholly_out_of_the_image_is_of_another_one():
+    person = np.full((1, 17, 3), [500.0, 200, 0.8])
+    beside = person + [300, 0, 0]
+    partly = np.where(np.arange(17)[:, None] < 3, person, beside)
+    nobody = np.zeros((1, 17, 3))
+    seen = np.concatenate([person, beside, partly, nobody])
+    assert camera().shows(seen).tolist() == [True, False, True, True]
+
+
 def test_look_at_has_the_target_in_the_middle_and_up_up():
     center, target = np.array([2.0, -1.0, 2.5]), np.array([0.3, 0.2, 1.0])
     lens = camera("plumb_bob", [], look_at(center, target))

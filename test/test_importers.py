@@ -55,7 +55,7 @@ def published(tmp_path):
             depth = np.full((SIZE[1], SIZE[0]), 1000 + frame, dtype=np.uint16)
             cv2.imwrite(str(folder / f"{frame:010d}_color.jpg"), color)
             cv2.imwrite(str(folder / f"{frame:010d}_rgbd.tiff"), depth)
-            person = np.full((17, 3), 0.5)
+            person = np.full((17, 3), [20.0, 20.0, 0.5])
             keypoints[f"{name}_{frame}"] = [person] * (number + 1)
     (root / "day1_2d_kps.pkl").write_bytes(pickle.dumps(keypoints))
     return root

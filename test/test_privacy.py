@@ -327,6 +327,20 @@ def test_without_calibration_it_is_withheld(bench):
     assert bench.out == [] and bench.withheld == {"no calibration": 1}
 
 
+@pytest.mark.parametrize("part", ["image", "keypoints"])
+def test_what_another_camera_took_is_withheld(bench, part):
+    """A topic that is remapped wrongly, or two drivers on one: the stamps may be the same."""
+    theirs = Header(stamp=time_message(SECOND), frame_id="other_color_optical_frame")
+    changes = {"header": theirs} if part == "image" else {}
+    bench.color(SECOND, **changes)
+    bench.keypoints(SECOND)
+    if part == "keypoints":
+        bench.tell("/cam/keypoints2d", Keypoints2D(header=theirs, skeleton="coco17"))
+    bench.head_message(SECOND)
+    assert bench.out == [] and sum(bench.withheld.values()) == 1
+    bench.check()
+
+
 def test_a_calibration_that_changes_is_not_used_before_it_has_settled(bench, clock):
     changed = serialize_message(_info(focal=80.0))
     bench.heard_by["/cam/color/camera_info"](changed)

@@ -216,6 +216,8 @@ def _check_camera(recording: Recording, camera: str, first: dict, rig: CameraRig
         if message is not None:
             rig.add_info((camera, kind), message)
     calibrated = told(None, rig.camera, (camera, "color"))
+    for topic in recording.inputs(camera):
+        told(topic, rig.check_frame, (camera, "color"), first[topic].header.frame_id)
     read = color_array if recording.transport == "raw" else lambda m: compressed_color_array(m)[0]
     _check_size(color, told(color, read, first[color]), calibrated)
     depth = f"/{camera}/depth/image_raw"

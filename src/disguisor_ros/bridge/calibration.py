@@ -78,6 +78,21 @@ class CameraRig:
         """The newest CameraInfo of a key that differed from the one before, or None."""
         return self._infos[key].value if key in self._infos else None
 
+    def check_frame(self, key: tuple[str, str], frame_id: str) -> None:
+        """Refuse what another camera took: its frame is not that of the key's calibration.
+
+        Raises
+        ------
+        ValueError
+            Naming both frames. An empty ``frame_id`` tells nothing.
+        """
+        info = self.info(key)
+        if frame_id and info and frame_id.lstrip("/") != info.header.frame_id.lstrip("/"):
+            raise ValueError(
+                f"it is of {frame_id!r}, but /{key[0]}/{key[1]}/camera_info of"
+                f" {info.header.frame_id!r}"
+            )
+
     def _build(self, key: tuple[str, str]) -> Camera:
         name = f"/{key[0]}/{key[1]}"
         if key not in self._infos:

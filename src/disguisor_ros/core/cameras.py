@@ -189,6 +189,16 @@ class Camera:
         x, y = pixels[..., 0], pixels[..., 1]
         return (x >= 0) & (y >= 0) & (x <= self.width - 1) & (y <= self.height - 1)
 
+    def shows(self, keypoints: np.ndarray) -> np.ndarray:
+        """Whether detections (P, 17, 3) may be of this camera's image, shape (P,), bool.
+
+        Of one that lies wholly out of it, by a tenth, the image was larger or was turned.
+        """
+        size = np.array([self.width, self.height])
+        xy, missing = keypoints[..., :2], keypoints[..., 2] <= 0
+        inside = ((xy > -0.1 * size) & (xy < 1.1 * size)).all(axis=-1)
+        return (inside & ~missing).any(axis=1) | missing.all(axis=1)
+
     def _distort(self, normalized: np.ndarray) -> np.ndarray:
         flat = normalized.reshape(-1, 2)
         good = np.isfinite(flat).all(axis=1)

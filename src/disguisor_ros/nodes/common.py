@@ -277,8 +277,13 @@ class StageNode(LifecycleNode):
     def listen_keypoints(self, cameras) -> None:
         """Subscribe to the 2D keypoints of cameras, stored under ``(camera, "keypoints")``."""
         for camera in cameras:
+
+            def read(message, camera=camera):
+                self.rig.check_frame((camera, "color"), message.header.frame_id)
+                return read_keypoints(message)
+
             self.listen_stored(
-                Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read_keypoints
+                Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read
             )
 
     def listen_depth(self, cameras) -> None:

@@ -214,6 +214,7 @@ class FaceRendererNode(StageNode):
             self.dropped("no calibration", str(error))
             return
         try:
+            self.rig.check_frame((self.camera, "color"), message.header.frame_id)
             image, encoding = self._decode(message)
             view = self.depth_views({self.camera: depth} if depth else {}).get(self.camera)
             anonymized = self.renderer(

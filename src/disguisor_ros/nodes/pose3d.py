@@ -76,6 +76,11 @@ class Pose3DNode(StageNode):
                 self.dropped(
                     "no keypoints", f"/{camera}/keypoints2d: nothing usable at this instant"
                 )
+            elif not cameras[camera].shows(found).all():
+                self.dropped(
+                    "no keypoints",
+                    f"/{camera}/keypoints2d: somebody is out of the image: of another image?",
+                )
             else:
                 keypoints[camera] = found
         # Only these cameras were looked at: an image of any other may not leave.
