@@ -100,6 +100,24 @@ def test_shared_memory_of_a_killed_player_is_nobody_else_s_and_freed_by_the_next
         assert not any(f.exists() for f in left)
 
 
+@pytest.mark.parametrize(
+    "begin",
+    ["from disguisor_ros.graph import set_environment as begin",
+     "from disguisor_ros.nodes.common import run_node as begin"],
+)  # fmt: skip
+def test_what_crashes_writes_no_core_dump(tmp_path, begin):
+    """Under systemd they are kept by default: all raw images that the process had."""
+    code = (
+        f"{begin}\n"
+        "import resource\nlimit = resource.RLIMIT_CORE\n"
+        "resource.setrlimit(limit, (resource.getrlimit(limit)[1],) * 2)\n"
+        "def end():\n    print(*resource.getrlimit(limit), flush=True)\n    raise SystemExit\n"
+        "begin(end) if begin.__code__.co_argcount else (begin(), end())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stdout.split() == ["0", "0"], out.stderr
+
+
 @pytest.fixture
 def room(monkeypatch):
     """A node that publishes the small topics of a camera, and notes the frame sets."""

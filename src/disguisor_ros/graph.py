@@ -17,7 +17,7 @@ import yaml
 
 from disguisor_ros.errors import UserError
 from disguisor_ros.paths import share
-from disguisor_ros.shared_memory import free_shared_memory
+from disguisor_ros.shared_memory import free_shared_memory, leave_no_core
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # malloc.h
 
@@ -38,6 +38,7 @@ ENVIRONMENT = {
 
 def set_environment() -> None:
     """Give this process :data:`ENVIRONMENT` and a ROS domain, where the user has not chosen."""
+    leave_no_core()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))

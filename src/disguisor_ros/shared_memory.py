@@ -1,10 +1,11 @@
-"""The shared memory of Fast DDS, as far as processes that were killed leave it behind."""
+"""The memory of processes that were killed, as far as it stays: Fast DDS's, and core dumps."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,11 @@ def hide_shared_memory() -> None:
         if file.parent == FOLDER and file.name.startswith("fastdds_") and not _number(file):
             with contextlib.suppress(OSError):  # another user's, or gone meanwhile
                 file.chmod(0o600)
+
+
+def leave_no_core() -> None:
+    """Let this process, and those it starts, write no core dump: it would hold raw images."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ from disguisor_ros.core.synchronization import JUMP_NS, Rendezvous
 from disguisor_ros.core.types import DepthView
 from disguisor_ros.errors import MISCONFIGURED
 from disguisor_ros.security import STAGES
-from disguisor_ros.shared_memory import avoiding_dead_ports
+from disguisor_ros.shared_memory import avoiding_dead_ports, leave_no_core
 
 # REP-2003: sensor data in best effort, results reliable, constants latched.
 SENSOR = QoSProfile(
@@ -449,6 +449,7 @@ class StageNode(LifecycleNode):
 
 def run_node(make: Callable[[], StageNode]) -> None:
     """Run a stage until it is told to stop; exits with 2 when it cannot work as configured."""
+    leave_no_core()
     # Raw images are nobody's business outside this machine unless somebody says so.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     try:
