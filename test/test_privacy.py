@@ -25,7 +25,7 @@ from disguisor_ros.bridge.images import fill_image
 from disguisor_ros.bridge.messages import time_message
 from disguisor_ros.core.anonymize import AnonymizedImage, blank
 from disguisor_ros.core.pose3d import PoseEstimator
-from disguisor_ros.nodes import common, face_renderer
+from disguisor_ros.nodes import common, face_renderer, pose3d
 from disguisor_ros.nodes.face_renderer import FaceRendererNode, ImageOutlet
 from disguisor_ros.nodes.pose3d import Pose3DNode
 
@@ -428,6 +428,35 @@ def test_a_camera_that_finds_nobody_at_the_start_may_be_blind(two_cameras):
     node.reset()
     empty_room = [node._unwatched(k * step, saw(a=0, b=0)) for k in range(4)]
     assert [bool(why) for why in empty_room] == [True] * 2 + [False] * 2
+
+
+def test_two_graphs_on_one_domain_open_nothing(ros, clock, monkeypatch):
+    """One that has fewer cameras would tell the other's renderers of fewer people."""
+    monkeypatch.setattr(pose3d, "time", clock)
+    node = Watcher()
+    node.warm_up_ns = 0
+    node.trigger_configure()
+    node.trigger_activate()
+    left = node.offered["/disguisor/persons3d"].sent
+
+    def tell(k, *cameras):
+        clock.ns += SECOND // 5
+        frames = FrameSet(header=_header(k * SECOND // 5))
+        frames.cameras = [CameraStamps(camera=c, color=frames.header.stamp) for c in cameras]
+        node.tell("/disguisor/frame_set", frames)
+
+    for k in range(10):
+        tell(k, "a", "b")
+    assert len(left) == 10
+    tell(10, "a", "b")
+    tell(10, "a")
+    for k in range(11, 40):
+        tell(k, "a", "b")
+    assert len(left) == 11 and "another graph" in node._last_error
+    clock.ns += pose3d.ALONE_NS
+    tell(40, "a", "b")
+    assert len(left) == 12
+    node.destroy_node()
 
 
 def test_a_blank_frame_has_the_header_and_none_of_the_pixels(bench, clock):

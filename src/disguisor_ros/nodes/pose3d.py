@@ -17,6 +17,11 @@ GAP_NS = 2_000_000_000
 ABSENT_NS = 10_000_000_000
 
 
+#: So long after two synchronizers were heard nothing leaves: a graph with other cameras, too, may
+#: open this one's renderers, and does not know of people whom only these cameras see.
+ALONE_NS = 10_000_000_000
+
+
 class Pose3DNode(StageNode):
     """Frame sets and keypoints in, people out."""
 
@@ -36,6 +41,7 @@ class Pose3DNode(StageNode):
             "predict", 3.0, "How long people who are no longer seen are covered, s.", (0.0, 10.0)
         )
         self.estimator = PoseEstimator(predict_s=predict_s, forget_s=max(3.0, predict_s))
+        self._alone_from_ns = 0
         self._forget()
 
     def connect(self):
@@ -51,12 +57,17 @@ class Pose3DNode(StageNode):
         self._forget()
 
     def _forget(self):
+        self._taken_ns: dict[str, int] = {}
         self._began_ns = self._last_ns = None
         self._watched_ns: dict[str, int] = {}
 
     def _on_frame_set(self, message):
         frame_set = read_frame_set(message)
         self.jumped(frame_set.stamp_ns)
+        # A synchronizer lists every image once, in the order of their stamps.
+        if any(s <= self._taken_ns.get(c, s - 1) for c, s in frame_set.color_ns.items()):
+            self._alone_from_ns = time.monotonic_ns() + ALONE_NS
+        self._taken_ns |= frame_set.color_ns
         wants = [((c, "keypoints"), s) for c, s in frame_set.color_ns.items()]
         if self.use_depth:
             wants += [((c, "depth"), s) for c, s in frame_set.depth_ns.items()]
@@ -92,6 +103,11 @@ class Pose3DNode(StageNode):
             self.depth_views(frame_set.depth_ns) if self.use_depth else None,
         )
         self.figures["persons"] = len(persons)
+        if time.monotonic_ns() < self._alone_from_ns:
+            self.dropped(
+                "not alone", "another graph runs on this ROS domain, or two synchronizers do"
+            )
+            return
         if unwatched := self._unwatched(frame_set.stamp_ns, keypoints):
             self.dropped("warming up", f"who is in the room is not known: {unwatched}")
             return
