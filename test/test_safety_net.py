@@ -64,6 +64,20 @@ def test_face_beside_the_drawn_head_is_covered():
     assert covered_by([cover])[119, 159]
 
 
+@pytest.mark.parametrize(
+    ("mine", "other"),
+    [({"x": 0.6}, {"x": 3.0}), ({"x": 0.8}, {"x": 2.0}), ({"x": 2.2, "y": 0.12}, {"x": 2.0})],
+)
+def test_the_cover_of_somebody_else_does_not_answer_for_a_larger_face(mine, other):
+    """Before somebody who is tracked: eyes and nose lay under his cover, all else was open."""
+    face, head = head_at(TEMPLATE, **mine), head_at(TEMPLATE, track_id=2, **other)
+    keypoints = keypoints_of(CAMERA, face, TEMPLATE)
+    covers = drawn(head, keypoints=keypoints)
+    added = cast(keypoints, [head], covers)
+    mask = drawn(face)[0].upper | drawn(face)[0].lower
+    assert covered_by(covers + added)[drawn(face)[0].slices][mask].mean() > 0.98
+
+
 @pytest.mark.parametrize("rolled_deg", [0, 90, 180, 270])
 @pytest.mark.parametrize("tilted_deg", [0, 60])
 def test_a_face_is_sought_above_shoulders_in_cameras_that_hang_any_way(rolled_deg, tilted_deg):

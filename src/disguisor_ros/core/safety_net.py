@@ -26,6 +26,9 @@ HOLD_GROWTH_M_S = 0.15
 #: covered.
 _KEYPOINT_M = 0.03
 
+#: A detection that is so many times as large as the head that it lies on is of somebody nearer.
+_LARGER = 2.0
+
 #: Pairs of COCO-17 joints and their usual distance on an adult, metres: whatever the view, none
 #: looks longer than it is, so the longest tells the scale of the image at the person.
 _BONES = (
@@ -81,6 +84,16 @@ class _Ellipse:
         region = Region(box, outline_of(mask, *low), self.track_id, method, float(self.confidence))
         return Cover(*map(int, low), mask, mask, region)
 
+    def within(self, mask: np.ndarray) -> bool:
+        """Whether a mask has all of the face's outline that lies in the image."""
+        angle = np.arange(8) * (np.pi / 4)
+        along, across = (self.scale * _FACE_M)[:, None] * (np.cos(angle), np.sin(angle))
+        side = np.array([-self.up[1], self.up[0]])
+        points = self.center + along[:, None] * self.up + across[:, None] * side
+        column, row = np.rint(points).astype(int).T
+        inside = (column >= 0) & (row >= 0) & (column < mask.shape[1]) & (row < mask.shape[0])
+        return bool(mask[row[inside], column[inside]].all())
+
     def _box(self, camera: Camera) -> np.ndarray:
         """Box of the face's own size around the centre, cut at the image."""
         half = _FACE_M * self.scale
@@ -96,7 +109,8 @@ class SafetyNet:
 
     A detection most of whose nose and eyes lie under a cover needs nothing, unless one of them is
     seen where depth has something before the head and the image was left as it is: depth also
-    sees what is transparent, a plastic sheet or a window. A detection without
+    sees what is transparent, a plastic sheet or a window. Nor may the cover be somebody else's,
+    who stands before, behind or beside, and leave some of this face open. A detection without
     evidence of a face (nose or eyes) where a 3D head stands needs nothing either: that head is
     turned away. Everything else is covered with an ellipse, the larger the less is known.
     Faces without a successor are held for :data:`HOLD_S` by the images' stamps.
@@ -146,9 +160,15 @@ class SafetyNet:
             replaced[cover.slices] |= cover.replaced
         current = [_of_cover(cover, stamp_ns) for cover in covers]
         added = []
-        for detection in keypoints[np.argsort(-keypoints[:, :5, 2].sum(axis=1), kind="stable")]:
+        drawn = {cover.region.track_id for cover in covers}
+        own = {
+            s.detection: camera.px_per_m(camera.to_camera(h.tf_world_head[:3, 3]))
+            for h, s in zip(heads, sightings, strict=True)
+            if s.detection >= 0 and h.track_id in drawn
+        }
+        for k in np.argsort(-keypoints[:, :5, 2].sum(axis=1), kind="stable"):
             ellipse = _uncovered_face(
-                camera, detection, covered, replaced, sightings, stamp_ns
+                camera, keypoints[k], own.get(k, 0.0), covered, replaced, sightings, stamp_ns
             )
             cover = ellipse and ellipse.cover(camera, "keypoints")
             if cover is not None:
@@ -179,9 +199,13 @@ class SafetyNet:
 
 
 def _uncovered_face(
-    camera, detection, covered, replaced, sightings, stamp_ns
+    camera, detection, own_scale, covered, replaced, sightings, stamp_ns
 ) -> _Ellipse | None:
-    """Ellipse for a detection that no cover answers for, or None."""
+    """Ellipse for a detection that no cover answers for, or None.
+
+    ``own_scale`` is the scale, pixels per metre, of the head that it shows and that has a cover;
+    0 without.
+    """
     face = detection[:3]
     evident = face[:, 2] >= FACE_SCORE
     ellipse = _ellipse(camera, detection, stamp_ns)
@@ -191,9 +215,12 @@ def _uncovered_face(
         pixels, near_px = face[evident, :2], _KEYPOINT_M * ellipse.scale
         under = _nearly_covered(covered, pixels, near_px)
         if face[evident, 2] @ (under - 0.5) > 0:
-            if not (under & ~_nearly_covered(replaced, pixels, near_px)).any():
+            seen = under & ~_nearly_covered(replaced, pixels, near_px)
+            own = ellipse.scale < _LARGER * own_scale
+            if not seen.any() and (own or ellipse.within(covered)):
                 return None
-            # Depth has something before the head, the image has not: nobody knows which is right.
+            # Depth has something before the head and the image has not, or the cover is another's:
+            # nobody knows what is right.
             return replace(ellipse, confidence=min(ellipse.confidence, 0.9 * FACE_CONFIDENCE))
     elif _nearly_covered(covered, ellipse.center[None], 0.0).all():
         return None
