@@ -65,13 +65,15 @@ def test_face_beside_the_drawn_head_is_covered():
 
 
 @pytest.mark.parametrize(
-    ("mine", "other"),
-    [({"x": 0.6}, {"x": 3.0}), ({"x": 0.8}, {"x": 2.0}), ({"x": 2.2, "y": 0.12}, {"x": 2.0})],
-)
-def test_the_cover_of_somebody_else_does_not_answer_for_a_larger_face(mine, other):
+    ("mine", "other", "other_seen"),
+    [({"x": 0.6}, {"x": 3.0}, 0.0), ({"x": 0.8}, {"x": 2.0}, 0.0),
+     ({"x": 2.2, "y": 0.08}, {"x": 2.0}, 0.9)],
+)  # fmt: skip
+def test_the_cover_of_somebody_else_does_not_answer_for_an_open_face(mine, other, other_seen):
     """Before somebody who is tracked: eyes and nose lay under his cover, all else was open."""
     face, head = head_at(TEMPLATE, **mine), head_at(TEMPLATE, track_id=2, **other)
-    keypoints = keypoints_of(CAMERA, face, TEMPLATE)
+    both = [keypoints_of(CAMERA, face, TEMPLATE), keypoints_of(CAMERA, head, TEMPLATE, other_seen)]
+    keypoints = np.concatenate(both)
     covers = drawn(head, keypoints=keypoints)
     added = cast(keypoints, [head], covers)
     mask = drawn(face)[0].upper | drawn(face)[0].lower
