@@ -85,12 +85,14 @@ def test_a_recorder_on_a_full_disk_leaves_nothing_behind(tmp_path):
     code = (
         "import resource, sys\n"
         "from disguisor_ros.bridge.bags import BagWriter\n"
+        "from disguisor_ros.errors import UserError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "writer = BagWriter(sys.argv[1])\n"
         "try:\n"
         "    for k in range(100):\n"
         "        writer.write('/t', 'sensor_msgs/msg/Image', k, bytes(1_000_000))\n"
-        "except OSError:\n"
+        "except UserError as error:\n"
+        "    assert str(error).startswith(sys.argv[1] + ': cannot be written'), error\n"
         "    writer.discard()\n"
         "    sys.exit(3)\n"
     )

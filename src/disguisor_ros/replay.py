@@ -103,7 +103,7 @@ class Replay:
         # Not the events executor: it does not let other threads publish while it spins.
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
-        self._write_error: OSError | None = None
+        self._write_error: UserError | None = None
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
@@ -304,8 +304,7 @@ class Replay:
 
     def _check_alive(self) -> None:
         if self._write_error:
-            why = self._write_error.strerror
-            raise UserError(f"{self.writer.path}: cannot be written ({why})")
+            raise self._write_error
         for name in self.graph.dead():
             if self.graph.processes[name].returncode == MISCONFIGURED:
                 raise UserError(f"{name}: {self.graph.why(name)}")
@@ -431,7 +430,7 @@ class Replay:
             bag_ns = self._bag_ns.get(stamp, self._now_ns)
         try:
             self.writer.write(topic, typename, bag_ns, raw)
-        except OSError as error:  # told by _check_alive: this is the thread that listens
+        except UserError as error:  # told by _check_alive: this is the thread that listens
             self._write_error = error
 
 

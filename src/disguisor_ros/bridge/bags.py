@@ -118,7 +118,13 @@ class BagWriter:
         self._connections = {}
 
     def write(self, topic: str, typename: str, time_ns: int, message, qos=()) -> None:
-        """Append a message, given as a rosbags message object or as CDR bytes."""
+        """Append a message, given as a rosbags message object or as CDR bytes.
+
+        Raises
+        ------
+        UserError
+            When the disk is full; :meth:`close` does, too.
+        """
         connection = self._connections.get(topic)
         if connection is None:
             connection = self._connections[topic] = self._writer.add_connection(
@@ -126,20 +132,18 @@ class BagWriter:
             )
         if not isinstance(message, (bytes, bytearray, memoryview)):
             message = typestore().serialize_cdr(message, typename)
-        try:
+        with self._told():
             self._writer.write(connection, time_ns, bytes(message))
-        except OSError as error:  # of a full disk, that names no file
-            error.filename = str(self.path)
-            raise
 
     def close(self) -> None:
         """Finish the bag and give it its name."""
         if self._writer is not None:
             try:
-                self._writer.close()
-            except OSError as error:
+                with self._told():
+                    self._writer.close()
+            except UserError:
                 self.discard()
-                raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
+                raise
             self._writer = None
             self._partial.rename(self.path)
             self._partial.parent.rmdir()
@@ -152,6 +156,14 @@ class BagWriter:
             self._writer = None
             _remove_bag(self._partial)
             self._partial.parent.rmdir()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Name the bag where the operating system says why it cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def __enter__(self):
         return self

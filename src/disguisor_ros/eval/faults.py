@@ -435,6 +435,6 @@ def record_to_full_disk(out: str, *cameras: str) -> None:
     executor.add_node(node)
     try:
         executor.spin()
-    except OSError:
+    except UserError:
         writer.discard()
         os._exit(3)
