@@ -19,7 +19,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from disguisor_ros.errors import MISCONFIGURED, UserError
-from disguisor_ros.graph import ENVIRONMENT, read_cameras, read_parameters
+from disguisor_ros.graph import ENVIRONMENT, read_cameras, read_world_frame
 from disguisor_ros.paths import share
 from disguisor_ros.security import ROOT
 from launch import LaunchDescription
@@ -85,7 +85,7 @@ def processes(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     cameras = read_cameras(Path(given["cameras_file"]))
     # One line about a file that is none of parameters; each stage would print a page.
-    world_frame = read_parameters(Path(given["config"])).get("world_frame", "world")
+    world_frame = read_world_frame(Path(given["config"]))
     if given["bag"] and not Path(given["bag"]).exists():
         raise UserError(f"{given['bag']}: there is no such bag")
     shared = [

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from disguisor_ros.bridge.calibration import WORLD_FRAME
 from disguisor_ros.errors import UserError
 from disguisor_ros.paths import share
 from disguisor_ros.shared_memory import free_shared_memory, leave_no_core
@@ -75,6 +76,11 @@ def read_cameras(path: Path) -> list[str]:
     if not isinstance(cameras, list) or not {type(c) for c in cameras} == {str}:
         raise UserError(f"{path}: names no cameras in a list; see config/cameras.yaml")
     return cameras
+
+
+def read_world_frame(path: Path) -> str:
+    """Frame of all 3D results by a parameter file."""
+    return read_parameters(path).get("world_frame", WORLD_FRAME)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
-from disguisor_ros.bridge.calibration import CameraRig
+from disguisor_ros.bridge.calibration import WORLD_FRAME, CameraRig
 from disguisor_ros.bridge.images import (
     color_array,
     compressed_color_array,
@@ -82,7 +82,7 @@ def inspect(
     path: str | Path,
     cameras: list[str] | None = None,
     keypoints: bool = True,
-    world_frame: str = "world",
+    world_frame: str = WORLD_FRAME,
 ) -> Recording:
     """Look at a bag's topics and first messages.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from disguisor_ros.bridge.bags import BagWriter
 from disguisor_ros.errors import UserError
 from disguisor_ros.figures import write_figures
-from disguisor_ros.graph import Graph, read_cameras, read_parameters, set_environment, stages
+from disguisor_ros.graph import Graph, read_cameras, read_world_frame, set_environment, stages
 from disguisor_ros.paths import share
 from disguisor_ros.recordings import Recording, inspect
 from disguisor_ros.replay import Replay, StageDied
@@ -80,7 +80,7 @@ def main(args) -> int:
     """Run ``disguisor run``; 0 when every frame came out, 1 when not, 2 for bad input."""
     cameras = read_cameras(args.cameras_file) if args.cameras_file else None
     args.config = args.config or share("config/disguisor.yaml")
-    world_frame = read_parameters(args.config).get("world_frame", "world")
+    world_frame = read_world_frame(args.config)
     if args.domain_id is not None and not 0 <= args.domain_id <= 232:
         raise UserError(f"--domain-id must lie between 0 and 232, is {args.domain_id}")
     recording = inspect(args.bag, cameras, not args.pose2d, world_frame)

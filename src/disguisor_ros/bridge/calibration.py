@@ -9,6 +9,9 @@ import numpy as np
 from disguisor_ros.core.cameras import Camera, invert_rigid
 from disguisor_ros.core.rotations import from_quaternion
 
+#: Frame of all poses, where the configuration names no other.
+WORLD_FRAME = "world"
+
 #: Cameras that hang on a wall do not change: a calibration that does is not believed before it has
 #: stayed the same for this long, seconds, or is again what it was.
 SETTLE_S = 3.0
@@ -28,7 +31,7 @@ class CameraRig:
         Frame that all poses are given in.
     """
 
-    def __init__(self, world_frame: str = "world"):
+    def __init__(self, world_frame: str = WORLD_FRAME):
         self.world_frame = world_frame
         self._parents: dict[str, _Believed] = {}
         self._infos: dict[tuple[str, str], _Believed] = {}

@@ -64,7 +64,7 @@ class Instant:
 def instants(bag: Path) -> Iterator[Instant]:
     """Go through a simulated bag, instant by instant."""
     recording, truth = inspect(bag), load_truth(truth_folder(bag))
-    rig = CameraRig("world")
+    rig = CameraRig()
     for raw in recording.transforms:
         rig.add_transforms(deserialize_message(raw, TFMessage))
     out = [Instant(frame) for frame in truth.frames]

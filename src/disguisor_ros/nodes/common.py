@@ -32,7 +32,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
 from disguisor_msgs.msg import Keypoints2D
-from disguisor_ros.bridge.calibration import CameraRig
+from disguisor_ros.bridge.calibration import WORLD_FRAME, CameraRig
 from disguisor_ros.bridge.diagnostics import PREFIX
 from disguisor_ros.bridge.images import depth_array
 from disguisor_ros.bridge.messages import read_keypoints, stamp_ns
@@ -90,7 +90,9 @@ class StageNode(LifecycleNode):
         super().__init__(name)
         self.cameras = self.parameter("cameras", [""], "Names of the cameras.")
         self.cameras = [c for c in self.cameras if c]
-        self.world_frame = self.parameter("world_frame", "world", "Frame of all 3D results.")
+        self.world_frame = self.parameter(
+            "world_frame", WORLD_FRAME, "Frame of all 3D results."
+        )
         self.autostart = self.parameter(
             "autostart", True, "Configure and activate by itself; false leaves it to a manager."
         )
