@@ -15,6 +15,10 @@ DISTORTION_MODELS = {
     "equidistant": (4,),
 }
 
+#: Pixels between the points at which the lens is undistorted; linear in between. Far from the axis
+#: of a fisheye lens x/z is anything but linear.
+_LATTICE_PX, _FISHEYE_LATTICE_PX = 16, 4
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -178,6 +182,30 @@ class Camera:
             out = cv2.undistortPointsIter(flat, self.matrix, self.distortion, None, None, criteria)
         return out.reshape(pixels.shape)
 
+    def undistort_grid(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Normalised image coordinates of evenly spaced columns x and rows y of pixels.
+
+        A lens is evaluated on a coarse lattice: over a head it is smooth to well under a pixel.
+
+        Parameters
+        ----------
+        x, y : ndarray, shapes (columns,) and (rows,), pixels
+
+        Returns
+        -------
+        ndarray, shape (rows, columns, 2)
+        """
+        if not self.distorted:
+            return self.undistort(grid(x, y))
+        spacing = _FISHEYE_LATTICE_PX if self.fisheye else _LATTICE_PX
+        columns, across = _lattice(x, spacing)
+        rows, down = _lattice(y, spacing)
+        lattice = self.undistort(grid(columns, rows))
+        out = np.empty((len(y), len(x), 2))
+        for axis in range(2):
+            out[..., axis] = down @ lattice[..., axis] @ across.T
+        return out
+
     def rays(self, pixels: np.ndarray) -> np.ndarray:
         """Unit directions in the world of the rays through pixels, shape (..., 3)."""
         normalized = self.undistort(pixels)
@@ -229,6 +257,22 @@ class Camera:
             rays = np.concatenate([points, np.ones((len(points), 1))], axis=1)
             pixels, _ = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), np.eye(3), distortion)
         return pixels.reshape(-1, 2)
+
+
+def grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Points (len(y), len(x), 2) at all pairs of coordinates."""
+    points = np.empty((len(y), len(x), 2))
+    points[..., 0], points[..., 1] = x, y[:, None]
+    return points
+
+
+def _lattice(places: np.ndarray, spacing: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes (n,) over evenly spaced places (K,), and weights (K, n) that interpolate linearly."""
+    nodes = 2 + int(places[-1] - places[0]) // spacing
+    at = np.arange(len(places)) * ((nodes - 1) / max(len(places) - 1, 1))
+    weights = np.maximum(1 - np.abs(at[:, None] - np.arange(nodes)), 0)
+    length = max(places[-1] - places[0], 1)
+    return places[0] + np.arange(nodes) * (length / (nodes - 1)), weights
 
 
 def look_at(center: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -16,9 +16,6 @@ JUMP_M = 0.03
 #: About so many pixels are kept of a view; 2.5 times as many are read, of a square around a head.
 MAX_PIXELS = 900
 
-#: Distance of the nodes between which lens distortion is interpolated, pixels.
-NODE_STEP = 8
-
 
 @dataclass
 class Evidence:
@@ -111,7 +108,7 @@ def _crop(view: DepthView, center, radius_m):
     depth_m, edges = depth_m[::stride, ::stride], edges[::stride, ::stride]
     columns = np.arange(first[0], last[0], stride)
     rows = np.arange(first[1], last[1], stride)
-    return depth_m, edges, _normalized(camera, columns, rows), stride
+    return depth_m, edges, camera.undistort_grid(columns, rows), stride
 
 
 def _jumps(depth_m: np.ndarray) -> np.ndarray:
@@ -121,22 +118,6 @@ def _jumps(depth_m: np.ndarray) -> np.ndarray:
     high = cv2.dilate(filled, kernel)
     low = cv2.erode(np.where(filled > 0, filled, np.float32(1e3)), kernel)
     return high - low > JUMP_M
-
-
-def _normalized(camera: Camera, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Undistorted normalised coordinates of a grid of pixels, shape (rows, columns, 2)."""
-    if not camera.distorted:
-        inverse = np.linalg.inv(camera.matrix)
-        grid = np.stack(np.meshgrid(columns, rows), axis=-1)
-        return grid @ inverse[:2, :2].T + inverse[:2, 2]
-    nodes, blends = [], []
-    for axis in (columns, rows):
-        count = max(2, (axis[-1] - axis[0]) // NODE_STEP + 2)
-        nodes.append(np.linspace(axis[0], axis[-1], count))
-        at = (axis - axis[0]) * ((count - 1) / max(axis[-1] - axis[0], 1))
-        blends.append(np.clip(1 - np.abs(at[:, None] - np.arange(count)), 0, None))
-    coarse = camera.undistort(np.stack(np.meshgrid(*nodes), axis=-1))
-    return np.einsum("rn,nmi,cm->rci", blends[1], coarse, blends[0], optimize=True)
 
 
 def _classify(crop, camera: Camera, center, radius_m, others):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.rendering import Window, grid
+from disguisor_ros.core.cameras import Camera, grid
+from disguisor_ros.core.rendering import Window
 from disguisor_ros.core.types import DepthView
 
 #: Occluders nearer to the camera than this are not looked for, metres (sensors start later).

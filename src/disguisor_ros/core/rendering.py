@@ -7,12 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.cameras import Camera, grid
 from disguisor_ros.core.open3d_loader import load_open3d
-
-#: Pixels between the points at which the lens is undistorted; linear in between. Far from the axis
-#: of a fisheye lens x/z is anything but linear.
-_LATTICE_PX, _FISHEYE_LATTICE_PX = 16, 4
 
 #: A quadratic may be so far off the lens over a window, grid cells: half of a depth pixel.
 _FIT_CELLS = 0.5
@@ -64,18 +60,11 @@ class Window:
         return (cells + 0.5) * self.step + (self.x - 0.5, self.y - 0.5)
 
     def normalized(self, camera: Camera) -> np.ndarray:
-        """Undistorted x/z and y/z of the samples, shape (rows, columns, 2), float32.
-
-        The lens is evaluated on a coarse lattice: over a head it is smooth to well under a pixel.
-        """
-        spacing = _FISHEYE_LATTICE_PX if camera.fisheye else _LATTICE_PX
-        x, across = _lattice(self.x, self.columns, self.step, spacing)
-        y, down = _lattice(self.y, self.rows, self.step, spacing)
-        lattice = camera.undistort(grid(x, y))
-        out = np.empty((self.rows, self.columns, 2), np.float32)
-        for axis in range(2):
-            out[..., axis] = down @ lattice[..., axis] @ across.T
-        return out
+        """Undistorted x/z and y/z of the samples, shape (rows, columns, 2), float32."""
+        first = self.to_pixels(np.zeros(2))
+        x = first[0] + self.step * np.arange(self.columns)
+        y = first[1] + self.step * np.arange(self.rows)
+        return camera.undistort_grid(x, y).astype(np.float32)
 
     def cells_of(self, camera: Camera, normalized: np.ndarray) -> np.ndarray:
         """Grid coordinates (column, row) of rays x/z, y/z, shape (N, 2), in or near the window.
@@ -97,26 +86,10 @@ class Window:
         return _quadratic(normalized - center) @ fit
 
 
-def grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Points (len(y), len(x), 2) at all pairs of coordinates."""
-    points = np.empty((len(y), len(x), 2))
-    points[..., 0], points[..., 1] = x, y[:, None]
-    return points
-
-
 def _quadratic(points: np.ndarray) -> np.ndarray:
     """Monomials up to the second degree of points (N, 2), shape (N, 6)."""
     x, y = points[:, 0], points[:, 1]
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
-
-
-def _lattice(start: int, count: int, step: int, spacing: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places (n,) over ``count`` samples, and weights (count, n) that interpolate linearly."""
-    nodes = 2 + (count - 1) * step // spacing
-    place = np.arange(count) * ((nodes - 1) / max(count - 1, 1))
-    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(nodes)), 0)
-    first = start + 0.5 * step - 0.5
-    return first + np.arange(nodes) * (max((count - 1) * step, 1) / (nodes - 1)), weights
 
 
 @dataclass
