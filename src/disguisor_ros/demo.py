@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from disguisor_ros.errors import UserError
+from disguisor_ros.sim.command import SCENARIOS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", type=Path, help="folder to write")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the recording (10)")
     parser.add_argument("--fps", type=float, default=5.0, help="multi-view frames a second (5)")
-    parser.add_argument("--scenario", default="easy", choices=("easy", "medium", "hard"))
+    parser.add_argument("--scenario", default="easy", choices=SCENARIOS)
     parser.add_argument("--seed", type=int, default=7, help="of the simulation (7)")
 
 

@@ -8,14 +8,13 @@ import time
 from collections import defaultdict
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messages, typestore
 from disguisor_ros.bridge.diagnostics import stage_values
 from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.errors import MISCONFIGURED, UserError
 from disguisor_ros.graph import Graph
+from disguisor_ros.progress import progress_bar
 from disguisor_ros.recordings import Recording, check_keypoints, told
 from disguisor_ros.rehearsal import rehearsal
 from disguisor_ros.shared_memory import hide_shared_memory
@@ -125,7 +124,7 @@ class Replay:
 
     def wait_for_graph(self) -> None:
         """Block until every stage is active and hears all its topics."""
-        with _progress() as progress:
+        with progress_bar() as progress:
             task = progress.add_task("starting the graph", total=len(self.graph.stages))
             deadline, again = time.monotonic() + START_S, False
             while time.monotonic() < deadline:
@@ -149,7 +148,7 @@ class Replay:
         ``rate`` None is as fast as the graph keeps up. What comes before is the rehearsal: its
         results are not recorded.
         """
-        with open_bag(self.recording.path) as reader, _progress() as progress:
+        with open_bag(self.recording.path) as reader, progress_bar() as progress:
             connections = [c for c in reader.connections if c.topic in self.recording.topics]
             task = progress.add_task("anonymizing", total=sum(self.recording.frames.values()))
 
@@ -432,16 +431,6 @@ class Replay:
             self.writer.write(topic, typename, bag_ns, raw)
         except UserError as error:  # told by _check_alive: this is the thread that listens
             self._write_error = error
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
 
 
 def _type(typename: str):

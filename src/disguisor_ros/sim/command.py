@@ -57,9 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run ``disguisor simulate``; returns the exit code."""
     settings = settings_of(args)
+    from disguisor_ros.progress import progress_bar
     from disguisor_ros.sim.recording import record
 
-    record(settings, args.out, progress=_Progress())
+    with progress_bar() as bar:
+        task = bar.add_task("simulating", total=None)
+
+        def show(text: str, done: int, total: int) -> None:
+            bar.update(task, description=text, completed=done, total=total)
+
+        record(settings, args.out, progress=show)
     return 0
 
 
@@ -111,32 +118,3 @@ def settings_of(args: argparse.Namespace):
         args.drop,
         (mm, mrad),
     )
-
-
-class _Progress:
-    """A progress bar on stderr."""
-
-    def __init__(self):
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=Console(stderr=True))
-        self.task = self.bar.add_task("simulating", total=None)
-        self.bar.start()
-
-    def __call__(self, text: str, done: int, total: int) -> None:
-        self.bar.update(self.task, description=text, completed=done, total=total)
-        if done >= total:
-            self.bar.stop()
