@@ -17,7 +17,7 @@ DISTORTION_MODELS = {
 
 #: Pixels between the points at which the lens is undistorted; linear in between. Far from the axis
 #: of a fisheye lens x/z is anything but linear.
-_LATTICE_PX, _FISHEYE_LATTICE_PX = 16, 4
+_LATTICE_PX, _FISHEYE_LATTICE_PX = 8, 4
 
 
 @dataclass(frozen=True, eq=False)
