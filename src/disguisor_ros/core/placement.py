@@ -36,13 +36,14 @@ _FAR_MEASURED, _FAR_GUESSED = 1.6, 5.0
 #: A trunk is this much deep along the view; what is farther off is something else, metres.
 _DEEP_BODY_M = 0.15
 
-
 #: Nobody whom one view alone has ever seen is nearer to it, metres: who fills the image is hardly
 #: found as a whole person, and a stray detection must not cover all of it.
 NEAREST_BODY_M = 0.8
 
 #: ... nor are his head and trunk higher over the floor.
 HIGHEST_M = 2.1
+
+#: ... but for that nobody is moved farther away than this, metres: a room ends somewhere.
 _FARTHEST_M = 8.0
 
 
