@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import small_room
+import yaml
 
 from disguisor_ros.bridge.room_bag import RoomBag
 from disguisor_ros.cli import main
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.errors import UserError
+from disguisor_ros.graph import read_cameras
 from disguisor_ros.recordings import inspect
 
 
@@ -67,6 +70,15 @@ def test_unknown_camera_in_the_config(capsys, tmp_path):
     config = tmp_path / "cameras.yaml"
     config.write_text("/**: {ros__parameters: {cameras: [cn01, cn09]}}")
     assert "cn09" in refused(capsys, tmp_path, "--bag", bag, "--cameras-file", config)
+
+
+@pytest.mark.parametrize("names", [["/cn01", "cn02"], ["cn-1"], ["1"], ["cn01", "cn01"]])
+def test_cameras_that_cannot_be_nodes(tmp_path, names):
+    """The launch would start their stages again and again, or two of the same name."""
+    file = tmp_path / "cameras.yaml"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"cameras": names}}}))
+    with pytest.raises(UserError, match="cameras.yaml: .*camera '"):
+        read_cameras(file)
 
 
 @pytest.mark.parametrize(

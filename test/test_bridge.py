@@ -3,11 +3,14 @@ import array
 import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from disguisor_msgs import msg
 from disguisor_ros.bridge import images, messages
+from disguisor_ros.bridge.bags import LATCHED, open_bag, rename_topics
 from disguisor_ros.bridge.calibration import CameraRig
 from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
 from disguisor_ros.core.types import Body, Head, Person3D, Region
@@ -250,3 +253,23 @@ def test_a_covariance_that_is_none_is_refused(bad):
     message.heads[0].covariance = bad.ravel()
     with pytest.raises(ValueError, match="head 3: covariance"):
         messages.read_heads(message)
+
+
+def test_topics_are_renamed_and_those_of_unknown_types_left_out(tmp_path):
+    """A driver's own types are in every bag that was recorded with all topics."""
+    path, store = tmp_path / "in", get_typestore(Stores.ROS2_KILTED)
+    store.register(
+        get_types_from_msg("float64[9] rotation", "realsense2_camera_msgs/msg/Extrinsics")
+    )
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        for topic, kind, qos in (
+            ("/cn01/rgb/camera_info", "sensor_msgs/msg/CameraInfo", []),
+            ("/cn01/extrinsics", "realsense2_camera_msgs/msg/Extrinsics", []),
+            ("/tf_static", "tf2_msgs/msg/TFMessage", [LATCHED]),
+        ):
+            connection = bag.add_connection(topic, kind, typestore=store, offered_qos_profiles=qos)
+            bag.write(connection, 1, b"\0\1\0\0")
+    rename_topics(path, tmp_path / "out", lambda topic: topic.replace("/rgb/", "/color/"))
+    with open_bag(tmp_path / "out") as reader:
+        offered = {c.topic: c.ext.offered_qos_profiles for c in reader.connections}
+    assert offered == {"/cn01/color/camera_info": [], "/tf_static": [LATCHED]}

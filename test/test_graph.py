@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import small_room
 
-from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messages
-from disguisor_ros.bridge.images import color_array
+from disguisor_ros.bridge.bags import LATCHED, BagWriter, header_of, open_bag, raw_messages
+from disguisor_ros.bridge.images import color_array, compressed_color_array
 from disguisor_ros.eval.pairs import stage_ms
 
 FRAMES = 8
@@ -98,6 +98,14 @@ def test_people_keep_their_numbers_and_meshes_are_recorded(anonymized):
     assert max(topology.triangles) < topology.vertex_count
 
 
+def test_what_is_latched_is_latched_when_the_output_is_played(anonymized):
+    with open_bag(anonymized) as reader:
+        offered = {c.topic: c.ext.offered_qos_profiles for c in reader.connections}
+    for topic in ("/tf_static", "/disguisor/skeleton", "/disguisor/head_topology"):
+        assert offered[topic] == [LATCHED]
+    assert not offered["/disguisor/heads"]
+
+
 def test_frames_in_are_frames_out_and_withheld(anonymized):
     last = {}
     for *_, message in messages(anonymized, "/diagnostics"):
@@ -178,8 +186,26 @@ def test_ctrl_c_leaves_a_readable_bag(tmp_path):
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in errors, errors
+    # Ended by the signal, which shells call 130: after a mere exit code their loops would go on.
+    assert process.returncode == -signal.SIGINT and "interrupted" in errors, errors
+    assert "the bag has 180" in errors
     assert list(messages(tmp_path / "out", "/image_raw"))
+
+
+def test_compressed_images_are_recorded_instead_of_raw_ones(tmp_path):
+    bag = small_room.write(tmp_path / "in", frames=2)
+    process = command("run", "--bag", bag, "--out", tmp_path / "out", "--compressed", "png")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    with open_bag(tmp_path / "out") as reader:
+        assert "/cn01/anonymized/image_raw" not in reader.topics
+    found = list(messages(tmp_path / "out", "/anonymized/image_raw/compressed"))
+    assert len(found) == 6
+    topic, _, raw, message = found[-1]
+    image, _ = compressed_color_array(message)
+    index = (header_of(raw)[0] - small_room.START_NS) // small_room.PERIOD_NS
+    before = small_room.image(topic.split("/")[1], index)[..., ::-1]
+    assert 0.3 < (image == before).all(axis=2).mean() < 1
 
 
 def test_a_stage_that_dies_ends_the_run_without_a_bag(tmp_path):

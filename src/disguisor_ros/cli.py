@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 
 from disguisor_ros.errors import UserError
@@ -45,7 +46,16 @@ BENCHMARKS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the ``disguisor`` command."""
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        code = main(sys.argv[1:])
+        if code == 130:
+            # A loop of a shell goes on after a command that merely returns 130; it ends after one
+            # that Ctrl-C has ended, whose code it takes for 130, too.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        return code
     parser = argparse.ArgumentParser(prog="disguisor", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():

@@ -52,6 +52,8 @@ def set_environment() -> None:
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
+_TOPIC_NAME = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+
 #: What rclpy puts before a line of a log.
 _LOG_PREFIX = re.compile(r"^\[\w+\] \[[\d.]+\] \[[^]]+\]: |^error: ")
 
@@ -75,6 +77,13 @@ def read_cameras(path: Path) -> list[str]:
     cameras = read_parameters(path).get("cameras")
     if not isinstance(cameras, list) or not {type(c) for c in cameras} == {str}:
         raise UserError(f"{path}: names no cameras in a list; see config/cameras.yaml")
+    for camera in cameras:
+        if not _TOPIC_NAME.fullmatch(camera):
+            raise UserError(
+                f"{path}: camera {camera!r} cannot begin a topic's name; write it like room1/cn01"
+            )
+        if cameras.count(camera) > 1:
+            raise UserError(f"{path}: names camera {camera!r} twice")
     return cameras
 
 

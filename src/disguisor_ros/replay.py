@@ -9,7 +9,14 @@ from collections import defaultdict
 
 import numpy as np
 
-from disguisor_ros.bridge.bags import BagWriter, header_of, open_bag, raw_messages, typestore
+from disguisor_ros.bridge.bags import (
+    LATCHED,
+    BagWriter,
+    header_of,
+    open_bag,
+    raw_messages,
+    typestore,
+)
 from disguisor_ros.bridge.diagnostics import stage_values
 from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.errors import MISCONFIGURED, UserError
@@ -43,8 +50,11 @@ _LATCHED = {
     "/disguisor/head_topology": "disguisor_msgs/msg/MeshTopology",
     "/disguisor/body_topology": "disguisor_msgs/msg/MeshTopology",
 }
-_CAMERA_RESULTS = {
-    "image_raw": "sensor_msgs/msg/Image",
+_IMAGES = {
+    "raw": ("image_raw", "sensor_msgs/msg/Image"),
+    "compressed": ("image_raw/compressed", "sensor_msgs/msg/CompressedImage"),
+}
+_BESIDE_IMAGES = {
     "camera_info": "sensor_msgs/msg/CameraInfo",
     "regions": "disguisor_msgs/msg/FaceRegions",
 }
@@ -64,15 +74,25 @@ class Replay:
     graph : Graph
     markers : bool
         Whether to record the meshes for RViz.
+    transport : str
+        ``raw`` or ``compressed``: which of the anonymized images to record.
     """
 
-    def __init__(self, recording: Recording, writer: BagWriter, graph: Graph, markers: bool):
+    def __init__(
+        self,
+        recording: Recording,
+        writer: BagWriter,
+        graph: Graph,
+        markers: bool,
+        transport: str = "raw",
+    ):
         # ROS is imported when a graph is started, not when the command prints its help.
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
 
         self.recording, self.writer, self.graph = recording, writer, graph
+        self._camera_results = {**dict([_IMAGES[transport]]), **_BESIDE_IMAGES}
         self.fed = dict.fromkeys(recording.cameras, 0)
         self.got = dict.fromkeys(recording.cameras, 0)
         self.latencies_ms: list[float] = []
@@ -332,7 +352,8 @@ class Replay:
         if not markers:
             del results["/disguisor/markers"]
         for camera in self.recording.cameras:
-            results |= {f"/{camera}/anonymized/{kind}": t for kind, t in _CAMERA_RESULTS.items()}
+            for kind, typename in self._camera_results.items():
+                results[f"/{camera}/anonymized/{kind}"] = typename
             if f"/{camera}/keypoints2d" not in self.recording.topics:
                 results[f"/{camera}/keypoints2d"] = "disguisor_msgs/msg/Keypoints2D"
         for topic, typename in {**results, **_LATCHED}.items():
@@ -377,7 +398,7 @@ class Replay:
                 return
             parts = self._parts.setdefault((camera, stamp), set())
             parts.add(kind)
-            if len(parts) < len(_CAMERA_RESULTS):
+            if len(parts) < len(self._camera_results):
                 return
             # A renderer goes by the order of the images: what went in before was withheld.
             for key in [key for key in self._sent if key[0] == camera]:
@@ -428,7 +449,8 @@ class Replay:
         with self._changed:
             bag_ns = self._bag_ns.get(stamp, self._now_ns)
         try:
-            self.writer.write(topic, typename, bag_ns, raw)
+            latched = topic in _LATCHED or topic == "/tf_static"
+            self.writer.write(topic, typename, bag_ns, raw, [LATCHED] if latched else ())
         except UserError as error:  # told by _check_alive: this is the thread that listens
             self._write_error = error
 

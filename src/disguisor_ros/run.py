@@ -68,6 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--markers", action="store_true", help="also record the meshes for RViz (larger, slower)"
     )
     parser.add_argument(
+        "--compressed",
+        choices=("jpg", "png"),
+        help="record compressed images, not raw ones (png keeps every pixel)",
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures of the run here"
     )
     parser.add_argument(
@@ -101,13 +106,15 @@ def main(args) -> int:
                 args.config,
             )
         )
-        replay = stack.enter_context(Replay(recording, writer, graph, args.markers))
+        transport = "compressed" if args.compressed else "raw"
+        replay = stack.enter_context(Replay(recording, writer, graph, args.markers, transport))
         return _replay(replay, writer, args)
 
 
 def _parameters(args, recording: Recording) -> dict[str, dict]:
     renderer = {"image_transport": recording.transport, "max_latency": 60.0}
     renderer |= {k: v for k in ("mode", "backend") if (v := getattr(args, k))}
+    renderer |= {"compressed_output": args.compressed} if args.compressed else {}
     reliable = {topic: {"subscription": {"reliability": "reliable"}} for topic in recording.topics}
     slop = recording.slop_ns / 1e9
     return {
@@ -128,8 +135,13 @@ def _replay(replay: Replay, writer: BagWriter, args) -> int:
         replay.feed(args.rate)
     except KeyboardInterrupt:
         replay.close()
-        writer.close()
-        print(f"interrupted: {replay.summary()} -> {args.out}", file=sys.stderr)
+        if any(replay.got.values()):
+            writer.close()
+            total = sum(replay.recording.frames.values())
+            outcome = f"{replay.summary()}, the bag has {total} -> {args.out}"
+        else:
+            outcome = "no bag was written"
+        print(f"interrupted: {outcome}", file=sys.stderr)
         return 130
     except StageDied as error:
         print(f"disguisor run: {error}; no bag was written", file=sys.stderr)

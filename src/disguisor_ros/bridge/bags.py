@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import ReaderError, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from disguisor_ros.errors import UserError
 
 _SOURCES = Path(__file__).resolve().parents[2] / "disguisor_msgs" / "msg"
+
+_FOREVER = QosTime(2147483647, 4294967295)
+#: Of topics whose last message late listeners get, too. `ros2 bag play` offers what a bag says,
+#: and who listens to /tf_static hears nothing of a player that offers less.
+LATCHED = Qos(
+    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
+    _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False,
+)  # fmt: skip
 
 
 @cache
@@ -173,6 +189,29 @@ class BagWriter:
             self.close()
         else:
             self.discard()
+
+
+def rename_topics(bag: str | Path, out: str | Path, renamed: Callable[[str], str]) -> None:
+    """Copy a rosbag2 under other names of its topics.
+
+    Topics of types that are not known here, such as a camera driver's own, are left out.
+
+    Parameters
+    ----------
+    bag, out : path
+    renamed : callable
+        From a topic's name to its new one.
+
+    Raises
+    ------
+    UserError
+        If the bag cannot be read, or ``out`` exists.
+    """
+    with open_bag(bag) as reader, BagWriter(out) as writer:
+        known = [c for c in reader.connections if c.msgtype in typestore().types]
+        for connection, time_ns, message in raw_messages(reader, known):
+            qos = connection.ext.offered_qos_profiles
+            writer.write(renamed(connection.topic), connection.msgtype, time_ns, message, qos)
 
 
 def header_of(rawdata) -> tuple[int, str]:

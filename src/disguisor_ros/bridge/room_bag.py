@@ -5,25 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from rosbags.interfaces import (
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
 
-from disguisor_ros.bridge.bags import BagWriter, typestore
+from disguisor_ros.bridge.bags import LATCHED, BagWriter, typestore
 from disguisor_ros.bridge.calibration import WORLD_FRAME
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.rotations import to_quaternion
-
-_FOREVER = QosTime(2147483647, 4294967295)
-LATCHED = Qos(
-    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
-    _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False,
-)  # fmt: skip
 
 
 class RoomBag:
