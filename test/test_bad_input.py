@@ -1,5 +1,7 @@
 """Whatever is wrong with the input: one line that names it, exit code 2, and no output."""
 
+import os
+
 import numpy as np
 import pytest
 import small_room
@@ -11,6 +13,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.errors import UserError
 from disguisor_ros.graph import read_cameras
 from disguisor_ros.recordings import inspect
+from disguisor_ros.run import _own_domain
 
 
 def refused(capsys, tmp_path, *args):
@@ -240,6 +243,20 @@ def test_transforms_in_millimetres(capsys, tmp_path):
         rig[name] = Camera(name, camera.width, camera.height, camera.matrix, tf)
     bag = small_room.write(tmp_path / "in", frames=1, rig=rig)
     assert "millimetres" in refused(capsys, tmp_path, "--bag", bag)
+
+
+def test_a_domain_in_which_another_run_is(capsys, tmp_path, monkeypatch):
+    """Its stages would hear both recordings' images; from a shell with ROS_DOMAIN_ID set."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", "231")
+    bag = small_room.write(tmp_path / "in", frames=1)
+    with _own_domain(None):
+        assert "domain 231" in refused(capsys, tmp_path, "--bag", bag)
+        monkeypatch.delenv("ROS_DOMAIN_ID")
+        with _own_domain(None):  # not set: a free one is looked for
+            free = os.environ["ROS_DOMAIN_ID"]
+            monkeypatch.delenv("ROS_DOMAIN_ID")
+            with _own_domain(None):
+                assert os.environ["ROS_DOMAIN_ID"] not in (free, "231")
 
 
 def test_a_domain_that_is_none(capsys, tmp_path):
