@@ -1,5 +1,7 @@
 """Bodies and heads from keypoints."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -282,6 +284,19 @@ def test_a_detection_that_is_not_there_is_named(fitter):
     person.detections = {"cam1": 3}
     with pytest.raises(ValueError, match="'cam1' has 1 persons, got 3"):
         fitter([person], {"cam1": keypoints["cam1"][None]}, CAMERAS, 0)
+
+
+def test_a_keypoint_where_the_lens_has_no_inverse_is_missing(fitter):
+    lens = [8.0, 5.0, 0.0005, -0.0004, 0.2, 8.4, 7.5, 1.3]
+    view = replace(CAMERAS["cam0"], model="rational_polynomial", distortion=lens)
+    rng = np.random.default_rng(6)
+    joints, _ = stand(fitter, rng, [0, 0, 0.95], 0.0)
+    person, keypoints = observed(rng, joints, cameras={"cam0": view})
+    keypoints["cam0"][9, :2] = 9e5
+    seen = observe([person], {"cam0": keypoints["cam0"][None]}, {"cam0": view})
+    assert np.isfinite(seen.rays).all() and seen.weight[0, 0, 9] == 0 < seen.weight[0, 0, 8]
+    (body,) = fitter([person], {"cam0": keypoints["cam0"][None]}, {"cam0": view}, 0)
+    assert np.isfinite(body.joints).all() and np.isfinite(body.head.covariance).all()
 
 
 def test_unsure_keypoints_count_for_less(fitter):

@@ -214,6 +214,34 @@ def test_people_are_followed_in_a_world_whose_origin_is_far_away():
     assert head_error(max(history[-1], key=lambda p: p.joints[0, 0]), paths[0](59 / 30)) < 0.02
 
 
+@pytest.mark.parametrize("floor_known", [True, False])
+def test_one_view_places_people_in_a_world_whose_origin_is_far_away(floor_known):
+    """The sums of its fit were told from the origin: in ECEF somebody was put 0.4 m off."""
+    far = np.array([6.4e6, -3e6, 1e6])
+    one, body = {"cam1": rig_at(far)["cam1"]}, person(0.2, 0.1, yaw=0.5) + far
+    (p,) = PoseEstimator(far[2] if floor_known else None)(seen([body], one), one, 0)
+    assert head_error(p, body) < 0.05
+
+
+@pytest.mark.parametrize("far_px", [9e5, 1e200])
+def test_a_keypoint_far_outside_the_image_costs_nobody_else(far_px):
+    """The lens of many depth cameras has no inverse there; the whole instant was lost."""
+    lens = [8.0, 5.0, 0.0005, -0.0004, 0.2, 8.4, 7.5, 1.3]
+    rig = {
+        name: Camera(c.name, c.width, c.height, c.matrix, c.tf_camera_world, lens,
+                     "rational_polynomial")
+        for name, c in RIG.items()
+    }  # fmt: skip
+    bodies = [person(0, 0), person(1.2, 0.4, 2.0)]
+    keypoints = seen(bodies, rig)
+    keypoints["cam1"][0, 9, :2] = far_px
+    keypoints["cam2"][0, 0, 0] = -far_px
+    people = PoseEstimator(floor_z_m=0.0)(keypoints, rig, 0)
+    assert [len(p.detections) for p in people] == [4, 4]
+    for body in bodies:
+        assert min(np.linalg.norm(p.joints - body, axis=1).max() for p in people) < 0.02
+
+
 def rig_at(offset):
     """The rig, moved by ``offset`` (3,) in the world."""
     return {

@@ -12,6 +12,9 @@ from disguisor_ros.core.cameras import Camera
 #: Keypoints with a lower score count as missing.
 MIN_SCORE = 0.05
 
+#: No keypoint is that far from an image, pixels.
+_OUTSIDE_PX = 1e6
+
 #: Detections with fewer keypoints show nothing.
 _MIN_JOINTS = 3
 
@@ -102,7 +105,10 @@ def gather_detections(
         mine = slice(first[k], first[k + 1])
         if first[k + 1] > first[k]:
             rays[mine] = cameras[name].rays(pixels[mine])
-    return Detections(names, centers, view, index, pixels, score, rays * (score > 0)[..., None])
+    # Far outside the image the polynomial of a lens has no inverse.
+    score *= np.isfinite(rays).all(axis=-1)
+    rays = np.where((score > 0)[..., None], rays, 0.0)
+    return Detections(names, centers, view, index, pixels, score, rays)
 
 
 def checked_keypoints(name: str, keypoints: np.ndarray) -> np.ndarray:
@@ -121,7 +127,8 @@ def checked_keypoints(name: str, keypoints: np.ndarray) -> np.ndarray:
             f"keypoints of camera {name!r} must have the shape (persons, 17, 3) in COCO-17 order,"
             f" got {keypoints.shape}"
         )
-    good = np.isfinite(keypoints).all(axis=-1) & (keypoints[..., 2] >= MIN_SCORE)
+    good = (np.abs(keypoints[..., :2]) < _OUTSIDE_PX).all(axis=-1)
+    good &= np.isfinite(keypoints[..., 2]) & (keypoints[..., 2] >= MIN_SCORE)
     keypoints[~good] = 0.0
     keypoints[..., 2] = np.minimum(keypoints[..., 2], 1.0)
     return keypoints

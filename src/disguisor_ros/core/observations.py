@@ -168,8 +168,11 @@ def observe(
             # The much weaker one is hidden by the head, and imagined beside the other.
             both = score[:, pair]
             score[:, pair] *= (both / np.maximum(both.max(axis=1, keepdims=True), 1e-9)) ** 2
-        weight[rows, column] = score
-        rays[rows, column] = cameras[name].undistort(np.nan_to_num(found[..., :2]))
+        seen = cameras[name].undistort(np.nan_to_num(found[..., :2]))
+        # Far outside the image the polynomial of a lens has no inverse.
+        known = np.isfinite(seen).all(axis=-1)
+        weight[rows, column] = score * known
+        rays[rows, column] = np.where(known[..., None], seen, 0.0)
     used = [cameras[name] for name in names]
     joints, information = _joints(persons)
     return Observations(

@@ -122,14 +122,15 @@ def place(
     postures : tuple of ndarray, shapes (H, 17, 3) and (H,)
         Bodies over a floor at height 0, and what each costs.
     """
-    fit = _Fit(center, rays, score, floor_z_m, postures)
+    below_m = None if floor_z_m is None else floor_z_m - center[2]
+    fit = _Fit(rays, score, below_m, postures)
     fit.step()
     fit.keep(_KEPT)
     fit.step()
     fit.step()
     best = int(fit.cost.argmin())
     seen = fit.seen
-    joints = fit.solution[best, :3] + fit.solution[best, 3] * fit.bodies[best]
+    joints = center + fit.solution[best, :3] + fit.solution[best, 3] * fit.bodies[best]
     joints[seen] = center + np.maximum(fit.depth[best], _NEAREST_M)[:, None] * fit.ray
     likely = np.exp(0.5 * (fit.cost[best] - fit.cost))
     spread2 = likely @ np.log(fit.distance / fit.distance[best]) ** 2 / likely.sum()
@@ -141,12 +142,14 @@ def place(
 class _Fit:
     """Position and size of H stiff bodies, fitted to the J rays of one view.
 
+    All is told from the camera: worlds may begin in the middle of the Earth.
+
     Attributes
     ----------
     seen : ndarray, shape (J,), int
         Joints that have a ray.
     solution : ndarray, shape (H, 4)
-        Where the bodies' origin is, metres, world, and their size.
+        Where the bodies' origin is from the camera, metres, and their size.
     depth : ndarray, shape (H, J), metres
         How far along its ray each joint is.
     distance, misfit, cost : ndarray, shape (H,)
@@ -154,9 +157,9 @@ class _Fit:
         body is.
     """
 
-    def __init__(self, center, rays, score, floor_z_m, postures):
+    def __init__(self, rays, score, floor_z_m, postures):
         self.seen = np.nonzero(score > 0)[0]
-        self.center, self.ray, self.weight = center, rays[self.seen], score[self.seen]
+        self.ray, self.weight = rays[self.seen], score[self.seen]
         self.has_floor, self.floor = floor_z_m is not None, floor_z_m or 0.0
         self.bodies, self.price = postures
         self.sigma2 = _SIGMA_M[self.seen] ** 2
@@ -165,7 +168,6 @@ class _Fit:
         along = np.einsum("hja,ja->hj", self.body, self.ray)
         self.body_across = self.body - along[..., None] * self.ray
         self.size_own = np.einsum("hja,hja->hj", self.body, self.body_across)
-        self.size_pull = self.body_across @ self.center
         self.robust = np.ones(self.body.shape[:2])
         self.upright = np.full(len(self.body), 1.0 * self.has_floor)
 
@@ -175,7 +177,7 @@ class _Fit:
             return
         best = np.argpartition(self.cost, count)[:count]
         for name in (
-            "bodies", "price", "body", "body_across", "size_own", "size_pull", "robust", "upright",
+            "bodies", "price", "body", "body_across", "size_own", "robust", "upright",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name)[best])
 
@@ -183,21 +185,20 @@ class _Fit:
         """Solve for position and size, then weigh anew."""
         weight = self.robust * (self.weight / self.sigma2)
         pull = (weight[:, None] @ self.body_across)[:, 0]
-        normal, vector = np.empty((len(weight), 4, 4)), np.empty((len(weight), 4))
+        normal, vector = np.empty((len(weight), 4, 4)), np.zeros((len(weight), 4))
         normal[:, :3, :3] = (weight @ self.across.reshape(-1, 9)).reshape(-1, 3, 3)
         normal[:, :3, 3] = normal[:, 3, :3] = pull
         normal[:, 3, 3] = (weight * self.size_own).sum(1) + SIZE_SIGMA**-2
         normal[:, 2, 2] += self.upright / _HEIGHT_SIGMA_M**2
         normal += 1e-6 * np.eye(4)
-        vector[:, :3] = weight @ (self.across @ self.center)
-        vector[:, 2] += self.upright * self.floor / _HEIGHT_SIGMA_M**2
-        vector[:, 3] = (weight * self.size_pull).sum(1) + SIZE_SIGMA**-2
+        vector[:, 2] = self.upright * self.floor / _HEIGHT_SIGMA_M**2
+        vector[:, 3] = SIZE_SIGMA**-2
         self.solution = np.linalg.solve(normal, vector[..., None])[..., 0]
         self._weigh()
 
     def _weigh(self) -> None:
         position, size = self.solution[:, None, :3], self.solution[:, 3]
-        offset = position + size[:, None, None] * self.body - self.center
+        offset = position + size[:, None, None] * self.body
         self.depth = np.einsum("hja,ja->hj", offset, self.ray)
         aside2 = np.maximum(np.einsum("hja,hja->hj", offset, offset) - self.depth**2, 0.0)
         error2 = np.where(self.depth > _NEAREST_M, aside2 / self.sigma2, 25.0)
