@@ -135,20 +135,17 @@ class PoseEstimator:
         else, and the track goes on as a prediction. ``apart``, shape (T, P), is how far tracks
         expect their people from those who were found, metres.
         """
+        if not groups or not self.tracks:
+            return
+        alone = [int(len(group.detections) < 2) for group in groups]
+        near = apart < _reach_m(self.tracks, self._stamp_ns)[:, alone]
         for k, group in enumerate(groups):
-            t = group.track
-            if t is not None and apart[t, k] > _reach_m(self.tracks[t], group, self._stamp_ns):
+            if group.track is not None and not near[group.track, k]:
                 group.track = None
         fresh = [k for k, group in enumerate(groups) if group.track is None]
         taken = {group.track for group in groups}
         lost = [t for t in range(len(self.tracks)) if t not in taken]
-        if not fresh or not lost:
-            return
-        apart = apart[np.ix_(lost, fresh)].T
-        reach = [
-            [_reach_m(self.tracks[t], groups[k], self._stamp_ns) for t in lost] for k in fresh
-        ]
-        cost = np.where(apart < reach, apart, np.inf)
+        cost = np.where(near, apart, np.inf)[np.ix_(lost, fresh)].T
         for row, column in zip(*assign(cost), strict=True):
             groups[fresh[row]].track = lost[column]
 
@@ -290,15 +287,16 @@ def _outer(vectors: np.ndarray) -> np.ndarray:
     return vectors[:, :, None] * vectors[:, None, :]
 
 
-def _reach_m(track: Track, group: Group, stamp_ns: int) -> float:
-    """How far from where a track expects its person he may be found, metres.
+def _reach_m(tracks: list[Track], stamp_ns: int) -> np.ndarray:
+    """How far from where T tracks expect their people these may be found, shape (T, 2), metres.
 
-    A stray detection in one view must not take away the track of somebody who is merely not
-    detected, and with it the cover of his face. Along the ray of the one view that saw him last he
-    may be farther off.
+    By several views, and by one alone: a stray detection in one view must not take away the track
+    of somebody who is merely not detected, and with it the cover of his face. Along the ray of the
+    one view that saw him last he may be farther off.
     """
-    drift = 2.0 * float(np.linalg.norm(track.drift, axis=1).mean())
-    missed_s = track.missed_s(stamp_ns)
-    if len(group.detections) < 2 and track.anchored:
-        return min(_REACH_M + 0.5 * drift + _SPEED_OF_ONE_VIEW * missed_s, 0.7)
-    return min(_REACH_M + drift + _SPEED * missed_s, 1.5)
+    drift = np.linalg.norm([track.drift for track in tracks], axis=-1).mean(axis=-1)
+    missed_s = np.array([track.missed_s(stamp_ns) for track in tracks])
+    several = np.minimum(_REACH_M + 2.0 * drift + _SPEED * missed_s, 1.5)
+    single = np.minimum(_REACH_M + drift + _SPEED_OF_ONE_VIEW * missed_s, 0.7)
+    anchored = [track.anchored for track in tracks]
+    return np.stack([several, np.where(anchored, single, several)], axis=1)
