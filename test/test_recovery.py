@@ -12,15 +12,18 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
 from disguisor_msgs.msg import FrameSet, Keypoints2D
 from disguisor_ros import shared_memory
 from disguisor_ros.graph import Graph, set_environment, stages
 from disguisor_ros.nodes.common import DEAF_REPORTS, Deaf
+from disguisor_ros.nodes.pose3d import Pose3DNode
 from disguisor_ros.nodes.synchronizer import SynchronizerNode
 
 
@@ -200,5 +203,47 @@ def test_a_stage_that_hears_nothing_of_the_others_ends_to_be_started_anew(monkey
         node._report()
         node.destroy_node()
         other.destroy_node()
+    finally:
+        rclpy.shutdown()
+
+
+class Busy(Pose3DNode):
+    """A stage that notes what it is given to do."""
+
+    def connect(self):
+        self.given = []
+        super().connect()
+
+    def _on_frame_set(self, message):
+        self.given.append(message.header.stamp.sec)
+
+
+@pytest.mark.parametrize("depth, given", [(None, [8, 9]), (100, list(range(10)))])
+def test_a_stage_that_has_fallen_behind_goes_on_with_the_newest(monkeypatch, depth, given):
+    """Once it worked off all that waited, and what it made came too late for ever.
+
+    ``disguisor run`` has the graph keep more: of a recording nothing is left out.
+    """
+    monkeypatch.setenv("ROS_DOMAIN_ID", "149")
+    override = f"qos_overrides./disguisor/frame_set.subscription.depth:={depth}"
+    rclpy.init(args=["--ros-args", *(["-p", override] if depth else [])])
+    try:
+        stage, synchronizer = Busy(), rclpy.create_node("synchronizer")
+        stage.trigger_configure()
+        stage.trigger_activate()
+        publisher = synchronizer.create_publisher(FrameSet, "/disguisor/frame_set", 10)
+        deadline = time.monotonic() + 10
+        while not publisher.get_subscription_count():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for second in range(10):
+            publisher.publish(FrameSet(header=Header(stamp=Time(sec=second))))
+        time.sleep(0.5)  # at work
+        end = time.monotonic() + 5
+        while stage.given[-1:] != [9] and time.monotonic() < end:
+            rclpy.spin_once(stage, timeout_sec=0.05)
+        assert stage.given == given
+        stage.destroy_node()
+        synchronizer.destroy_node()
     finally:
         rclpy.shutdown()

@@ -18,6 +18,11 @@ from disguisor_ros.paths import share
 from disguisor_ros.recordings import Recording, inspect
 from disguisor_ros.replay import Replay, StageDied
 
+#: What stages work on: live the newest alone, here everything.
+_HANDED_ON = (
+    "/disguisor/frame_set", "/disguisor/persons3d", "/disguisor/bodies", "/disguisor/heads",
+)  # fmt: skip
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``disguisor run``."""
@@ -135,10 +140,11 @@ def _parameters(args, recording: Recording) -> dict[str, dict]:
     renderer |= {k: v for k in ("mode", "backend") if (v := getattr(args, k))}
     renderer |= {"compressed_output": args.compressed} if args.compressed else {}
     reliable = {topic: {"subscription": {"reliability": "reliable"}} for topic in recording.topics}
+    work = {topic: {"subscription": {"depth": 100}} for topic in _HANDED_ON}
     slop = recording.slop_ns / 1e9
     return {
-        # Nothing may be lost on the way in: the bag waits, the graph does not hurry.
-        "*": {"qos_overrides": reliable, "patience": 10.0},
+        # Nothing may be lost on the way: the bag waits, the graph does not hurry.
+        "*": {"qos_overrides": reliable | work, "patience": 10.0},
         "synchronizer": {"slop": slop, "max_wait": 10.0, "in_flight": 100},
         # The beginning of a recording is wanted, too, and no instant of it gets lost.
         "pose3d": {"warm_up": 0.0, "predict": 0.7},

@@ -50,6 +50,11 @@ SENSOR = QoSProfile(
 RESULT = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE
 )
+# What a stage works on, as many as the synchronizer lets be under way: a stage that has fallen
+# behind goes on with the newest. `disguisor run`, which leaves nothing out, keeps more.
+WORK = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.RELIABLE
+)
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=1,

@@ -32,7 +32,7 @@ from disguisor_ros.bridge.messages import (
 from disguisor_ros.core.anonymize import MASKS, MODES, AnonymizedImage, FaceRenderer, blank
 from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.core.head_template import HeadTemplate
-from disguisor_ros.nodes.common import RESULT, SENSOR, StageNode, run_node
+from disguisor_ros.nodes.common import RESULT, SENSOR, WORK, StageNode, run_node
 
 
 class ImageOutlet:
@@ -122,7 +122,7 @@ class FaceRendererNode(StageNode):
             )
         self.listen_depth([camera])
         self.listen_keypoints([camera])
-        self.listen(Heads, "/disguisor/heads", self._on_heads, RESULT)
+        self.listen(Heads, "/disguisor/heads", self._on_heads, WORK)
 
     def reset(self):
         self.renderer.reset()

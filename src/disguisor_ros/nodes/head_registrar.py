@@ -14,7 +14,7 @@ from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
 from disguisor_ros.bridge.messages import flat, read_bodies, read_frame_set, write_heads
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.registration import HeadRegistrar
-from disguisor_ros.nodes.common import LATCHED, RESULT, StageNode, run_node
+from disguisor_ros.nodes.common import LATCHED, RESULT, WORK, StageNode, run_node
 
 
 class HeadRegistrarNode(StageNode):
@@ -46,7 +46,7 @@ class HeadRegistrarNode(StageNode):
         )
         self.listen_calibration("depth")
         self.listen_depth(self.cameras)
-        self.listen(Bodies, "/disguisor/bodies", self._on_bodies, RESULT)
+        self.listen(Bodies, "/disguisor/bodies", self._on_bodies, WORK)
 
     def reset(self):
         self.registrar.reset()

@@ -7,7 +7,7 @@ import time
 from disguisor_msgs.msg import FrameSet, Persons3D
 from disguisor_ros.bridge.messages import read_frame_set, write_persons
 from disguisor_ros.core.pose3d import PoseEstimator
-from disguisor_ros.nodes.common import RESULT, StageNode, run_node
+from disguisor_ros.nodes.common import RESULT, WORK, StageNode, run_node
 
 #: After a gap this long, by stamps, people are watched anew before frames may leave.
 GAP_NS = 2_000_000_000
@@ -50,7 +50,7 @@ class Pose3DNode(StageNode):
         self.listen_keypoints(self.cameras)
         if self.use_depth:
             self.listen_depth(self.cameras)
-        self.listen(FrameSet, "/disguisor/frame_set", self._on_frame_set, RESULT)
+        self.listen(FrameSet, "/disguisor/frame_set", self._on_frame_set, WORK)
 
     def reset(self):
         self.estimator.reset()

@@ -13,7 +13,7 @@ from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
 from disguisor_ros.bridge.messages import flat, read_frame_set, read_persons, write_bodies
 from disguisor_ros.core.body_models import load_anny, load_smplx
 from disguisor_ros.core.fitting import BodyFitter
-from disguisor_ros.nodes.common import LATCHED, RESULT, StageNode, run_node
+from disguisor_ros.nodes.common import LATCHED, RESULT, WORK, StageNode, run_node
 
 
 class SmplFitterNode(StageNode):
@@ -50,7 +50,7 @@ class SmplFitterNode(StageNode):
         )
         self.listen_calibration("color")
         self.listen_keypoints(self.cameras)
-        self.listen(Persons3D, "/disguisor/persons3d", self._on_persons, RESULT)
+        self.listen(Persons3D, "/disguisor/persons3d", self._on_persons, WORK)
 
     def reset(self):
         self.fitter.reset()
