@@ -16,7 +16,6 @@ GAP_NS = 2_000_000_000
 #: before people are watched without it: it may be the only one that sees somebody.
 ABSENT_NS = 10_000_000_000
 
-
 #: So long after two synchronizers were heard nothing leaves: a graph with other cameras, too, may
 #: open this one's renderers, and does not know of people whom only these cameras see.
 ALONE_NS = 10_000_000_000
