@@ -518,6 +518,22 @@ def test_what_depth_rules_out_is_left_alone_where_a_fisheye_has_it(place, guess)
     assert changed(image, replace(image, [head], depth, camera=FISHEYE))[face].mean() > 0.97
 
 
+@pytest.mark.parametrize("angle_deg, ahead_m", [(89, 0.0), (91, 0.0), (90, 0.3), (91, 0.3)])
+def test_a_face_half_behind_the_plane_of_a_fisheye_is_covered(angle_deg, ahead_m):
+    """The lens shows the half before it; nothing was covered of a head whose middle is behind."""
+    matrix = front_camera(focal=98).matrix
+    camera = Camera(
+        "cn01", WIDTH, HEIGHT, matrix, CAMERA.tf_camera_world, np.zeros(4), "equidistant"
+    )
+    head = beside(angle_deg, 0.8)
+    head.covariance[0, 0] += ahead_m**2
+    touched = changed(room(), replace(room(), [head], camera=camera))
+    facing = (TEMPLATE.normals @ head.tf_world_head[:3, :3].T) @ -head.tf_world_head[:3, 3] > 0.3
+    pixels, _ = camera.project(head.vertices[facing & TEMPLATE.face].astype(float))
+    column, row = np.rint(pixels[camera.inside(pixels)]).astype(int).T
+    assert len(row) > 50 and touched[row, column].mean() > 0.97
+
+
 def test_light_follows_the_surroundings():
     head, face = head_at(TEMPLATE), face_pixels(head_at(TEMPLATE))
     dark, bright = (replace(np.full((HEIGHT, WIDTH, 3), v, np.uint8), [head]) for v in (40, 150))

@@ -148,10 +148,11 @@ def pose_head(
 def _in_view(camera: Camera, center: np.ndarray, radius_m: float) -> bool:
     """Whether a head of this size at ``center`` (3,), camera frame, is before the camera.
 
-    A fisheye lens shows heads right beside the camera, too: at its rim, as large as any.
+    A fisheye lens shows heads right beside the camera, too: at its rim, as large as any, half of
+    one whose middle is just behind the camera's plane.
     """
     if camera.fisheye and np.linalg.norm(center) > 2 * radius_m:
-        return center[2] > 0
+        return center[2] > -radius_m
     return center[2] >= radius_m
 
 
@@ -209,10 +210,12 @@ def _ends(
     the head may look like on its way lies in the hull of these.
     """
     distance_m = vertices[:, 2].mean()
+    # No nearer than a camera can see a head; a fisheye lens does as far as beside it.
+    least_m = 0.0 if camera.fisheye else nearest_m
     ends = []
     for way_m in (sweep_m, -sweep_m):
-        if way_m[2] < 0 and not camera.fisheye:  # no nearer than a camera can see a head
-            way_m = way_m * np.clip((nearest_m - distance_m) / way_m[2], 0.0, 1.0)
+        if way_m[2] < 0:
+            way_m = way_m * np.clip((least_m - distance_m) / way_m[2], 0.0, 1.0)
         pixels, _ = camera.project_camera(vertices + way_m)
         margin_px = margin_m * camera.px_per_m((vertices + way_m).mean(axis=0))
         ends.append(pixels[:, None] + margin_px * _AROUND)
