@@ -534,6 +534,15 @@ def test_a_face_half_behind_the_plane_of_a_fisheye_is_covered(angle_deg, ahead_m
     assert len(row) > 50 and touched[row, column].mean() > 0.97
 
 
+def test_an_ear_alone_does_not_keep_the_cover_from_where_it_shows_the_head():
+    """Nose and eyes lay out of the image: the cover stayed 30 cm beside the face."""
+    true, head = head_at(TEMPLATE, y=0.3), head_at(TEMPLATE, sigma_m=0.3)
+    keypoints = keypoints_of(CAMERA, true, TEMPLATE)
+    keypoints[0, [0, 1, 2, 4, 5, 6], 2] = 0.0
+    touched = changed(room(), replace(room(), [head], keypoints=keypoints))
+    assert touched[face_pixels(true)].mean() > 0.97
+
+
 def test_light_follows_the_surroundings():
     head, face = head_at(TEMPLATE), face_pixels(head_at(TEMPLATE))
     dark, bright = (replace(np.full((HEIGHT, WIDTH, 3), v, np.uint8), [head]) for v in (40, 150))

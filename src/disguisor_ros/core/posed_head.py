@@ -117,7 +117,9 @@ def pose_head(
     detected = sighting.detection >= 0
     if detected:
         # Where this image itself shows the head, only the distance from the camera can be far off.
-        across = bounded(across, most=UNSURE_SIGMA_M)
+        # An ear may show a head aside, but does not move the cover there.
+        left_m = np.linalg.norm(sighting.off_m - sighting.shift_px / px_per_m)
+        across = bounded(across, most=max(UNSURE_SIGMA_M, left_m))
     (thin_m, aside_m), directions = _axes(across)
     turned_m = TURNED_M * np.interp(turn_deg, _TURNED_DEG, (0.0, 1.0))
     unsure = not detected and aside_m > UNSURE_SIGMA_M
