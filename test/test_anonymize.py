@@ -534,6 +534,19 @@ def test_a_face_half_behind_the_plane_of_a_fisheye_is_covered(angle_deg, ahead_m
     assert len(row) > 50 and touched[row, column].mean() > 0.97
 
 
+def test_what_is_behind_a_face_does_not_cut_into_it_where_depth_sees_past_it():
+    """The depth camera hangs 8 cm beside: it saw the wall where this one has half of the face."""
+    true, head = head_at(TEMPLATE, 0.6), head_at(TEMPLATE, 0.65, sigma_m=0.15)
+    camera = front_camera(shift_m=0.08)
+    hits = EmbreeBackend()(
+        camera, camera.to_camera(true.vertices.astype(float)), TEMPLATE.faces,
+        Window(0, 0, WIDTH, HEIGHT),
+    )  # fmt: skip
+    depth = depth_view(camera, np.where(np.isfinite(hits.depth_m), hits.depth_m, 6.0))
+    touched = changed(room(), replace(room(), [head], depth))
+    assert touched[face_pixels(true)].mean() > 0.97 and not touched.all()
+
+
 def test_an_ear_alone_does_not_keep_the_cover_from_where_it_shows_the_head():
     """Nose and eyes lay out of the image: the cover stayed 30 cm beside the face."""
     true, head = head_at(TEMPLATE, y=0.3), head_at(TEMPLATE, sigma_m=0.3)

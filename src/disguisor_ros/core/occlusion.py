@@ -115,11 +115,17 @@ def ruled_out(
     possible = np.zeros(known.shape, np.uint8)
     possible[known] = (np.abs(distance_m - ahead_m) < along_m) & (np.abs(height) < height_m)
     side = 2 * int(np.ceil(safety_m * depth.camera.matrix[0, 0] / max(ahead_m, 0.3))) + 1
-    possible = cv2.dilate(possible, np.ones((side, side), np.uint8))
-    column, row = np.rint(window.cells_of(camera, rays[possible[known] == 0])).astype(int).T
+    near = cv2.dilate(possible, np.ones((side, side), np.uint8))
+    column, row = np.rint(window.cells_of(camera, rays)).astype(int).T
     inside = (column >= 0) & (row >= 0) & (column < window.columns) & (row < window.rows)
-    out[row[inside], column[inside]] = 1
-    return _closed(out, depth, camera, window).astype(bool)
+    other, head = inside & (near[known] == 0), inside & (possible[known] == 1)
+    out[row[other], column[other]] = 1
+    # From beside the depth camera sees past the head to what is behind it for this one.
+    before = np.zeros_like(out)
+    before[row[head], column[head]] = 1
+    side = 2 * int(np.ceil(safety_m * camera.matrix[0, 0] / max(ahead_m, 0.3) / window.step)) + 1
+    before = cv2.dilate(before, np.ones((side, side), np.uint8))
+    return (_closed(out, depth, camera, window) > before).astype(bool)
 
 
 def _closed(mask: np.ndarray, depth: DepthView, camera: Camera, window: Window) -> np.ndarray:
