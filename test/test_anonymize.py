@@ -1,6 +1,7 @@
 """Faces are replaced, nothing else is, and nothing of them stays."""
 
 import copy
+import time
 
 import numpy as np
 import pytest
@@ -554,6 +555,17 @@ def test_an_ear_alone_does_not_keep_the_cover_from_where_it_shows_the_head():
     keypoints[0, [0, 1, 2, 4, 5, 6], 2] = 0.0
     touched = changed(room(), replace(room(), [head], keypoints=keypoints))
     assert touched[face_pixels(true)].mean() > 0.97
+
+
+def test_a_face_that_fills_the_image_is_blurred_in_time():
+    """The kernel alone was as large as the image: 2 to 15 seconds for one frame."""
+    camera = front_camera(width=1280, height=720, focal=900)
+    spent = []
+    for mode in ("mesh", "blur"):
+        start = time.process_time()
+        replace(room(shape=(720, 1280, 3)), [head_at(TEMPLATE, 0.3)], camera=camera, mode=mode)
+        spent.append(time.process_time() - start)
+    assert spent[1] < 1.5 * spent[0] + 0.1
 
 
 def test_light_follows_the_surroundings():
