@@ -8,13 +8,13 @@ import numpy as np
 import open3d as o3d
 import pytest
 
-from disguisor_ros.core.alignment import head_scale
+from disguisor_ros.core.alignment import Registration, head_scale
 from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.depth_evidence import gather
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
-from disguisor_ros.core.registration import MAX_SHIFT_M, HeadRegistrar
+from disguisor_ros.core.registration import MAX_SHIFT_M, HeadRegistrar, plausible
 from disguisor_ros.core.rotations import angle_between, exp_so3, log_so3
 from disguisor_ros.core.types import Body, DepthView
 from disguisor_ros.errors import UserError
@@ -266,6 +266,17 @@ def test_an_instrument_before_the_face_does_not_pull(registrar, model, template)
     head = registrar([body_of(rough)], depth, 0)[0]
     shift, turn = error(head, truth)
     assert shift < 0.02 and turn < 10
+
+
+@pytest.mark.parametrize("area_m2, believed", [(0.006, False), (0.028, False), (0.05, True)])
+def test_a_head_is_not_moved_far_for_little_surface(scene, template, area_m2, believed):
+    """A rod or a lamp beside a head from which nothing comes back took it 14 cm away."""
+    head = displaced(np.random.default_rng(3), template, scene.tf_world_head, 0.0, 0, 0.03)
+    place = head.tf_world_head[:3, 3] + [0.09, 0, 0]
+    found = Registration(
+        head.tf_world_head[:3, :3], place, 1.0, 1e-4 * np.eye(6), fitness=0.95, area_m2=area_m2
+    )
+    assert plausible(head, found) == believed
 
 
 def test_float_depth_and_lens_distortion_are_read_alike(scene):

@@ -24,6 +24,11 @@ MAX_ROTATION_DEG = 35.0
 MIN_FITNESS = 0.6
 MIN_AREA_M2 = 0.0025
 
+#: ... and how far where less than this was measured of it, square metres: a rod, a lamp's rim or
+#: a collar agree with some patch of a head from which nothing comes back.
+FEW_M2 = 0.03
+MAX_SHIFT_FEW_M = 0.05
+
 #: A head that may be farther off than this, metres, is not registered without an earlier one that
 #: leads there: depth is read around it only, and it would be laid on whatever is near.
 MOST_SIGMA_M = 0.15
@@ -260,8 +265,9 @@ def plausible(head: Head, found: Registration) -> bool:
     """Whether a registration may replace the body's head: the gates."""
     shift = np.linalg.norm(found.translation - head.tf_world_head[:3, 3])
     turn = np.rad2deg(angle_between(head.tf_world_head[:3, :3], found.rotation))
+    most_m = MAX_SHIFT_M if found.area_m2 >= FEW_M2 else MAX_SHIFT_FEW_M
     return bool(
         found.fitness >= MIN_FITNESS and found.area_m2 >= MIN_AREA_M2
         and head.sigma_m <= MOST_SIGMA_M
-        and shift <= min(MAX_SHIFT_M, 0.04 + 4 * head.sigma_m) and turn <= MAX_ROTATION_DEG
+        and shift <= min(most_m, 0.04 + 4 * head.sigma_m) and turn <= MAX_ROTATION_DEG
     )
