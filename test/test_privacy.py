@@ -19,7 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from disguisor_msgs.msg import CameraStamps, FrameSet, Heads, Keypoints2D
+from disguisor_msgs.msg import CameraStamps, FrameSet, Heads, Keypoints2D, PersonKeypoints2D
 from disguisor_ros.bridge import calibration
 from disguisor_ros.bridge.images import fill_image
 from disguisor_ros.bridge.messages import time_message
@@ -338,6 +338,29 @@ def test_what_another_camera_took_is_withheld(bench, part):
         bench.tell("/cam/keypoints2d", Keypoints2D(header=theirs, skeleton="coco17"))
     bench.head_message(SECOND)
     assert bench.out == [] and sum(bench.withheld.values()) == 1
+    bench.check()
+
+
+@pytest.mark.parametrize("empty_first", [True, False])
+def test_two_detectors_that_contradict_each_other_are_not_believed(bench, clock, empty_first):
+    """The last message of a stamp won: one detector that finds nobody had the room empty."""
+    somebody = PersonKeypoints2D(keypoints=np.full(51, 20.0, np.float32))
+
+    def frame(k, *detectors):
+        for persons in detectors:
+            message = Keypoints2D(header=_header(k * SECOND), skeleton="coco17", persons=persons)
+            bench.tell("/cam/keypoints2d", message)
+        bench.color(k * SECOND)
+        bench.head_message(k * SECOND)
+
+    both = [[], [somebody]] if empty_first else [[somebody], []]
+    frame(1, both[0], both[0])  # a message that comes twice is no second detector
+    frame(2, *both)
+    frame(3, both[0])  # the other one is late
+    assert bench.out == [SECOND] and bench.withheld == {"no keypoints": 2}
+    clock.ns += common.QUARREL_NS
+    frame(4, both[0])
+    assert bench.out == [SECOND, 4 * SECOND]
     bench.check()
 
 

@@ -75,6 +75,8 @@ NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 INVALID = object()
 #: After this long without data a topic is reported.
 SILENCE_S = 5.0
+#: So long after two detectors contradicted each other neither is believed.
+QUARREL_NS = 10_000_000_000
 #: A stage that has reported so often and heard none of the others, who report as often, is deaf.
 DEAF_REPORTS = 10
 
@@ -116,6 +118,8 @@ class StageNode(LifecycleNode):
         self._submitted_ns: int | None = None
         self._last_error = ""
         self._infos: dict[tuple, bytes] = {}
+        self._quarrels_until_ns: dict[str, int] = {}
+        self._logged_s: dict[str, float] = {}
         self._heard: dict[str, float | None] = {}
         self._topics = []
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -158,6 +162,7 @@ class StageNode(LifecycleNode):
 
     def on_activate(self, state):
         self.rendezvous.reset()
+        self._quarrels_until_ns.clear()
         self.reset()
         self.connect()
         self._timers_here.append(
@@ -287,11 +292,27 @@ class StageNode(LifecycleNode):
 
             def read(message, camera=camera):
                 self.rig.check_frame((camera, "color"), message.header.frame_id)
-                return read_keypoints(message)
+                found = read_keypoints(message)
+                self._check_one_detector(camera, stamp_ns(message.header.stamp), found)
+                return found
 
             self.listen_stored(
                 Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read
             )
+
+    def _check_one_detector(self, camera: str, stamp: int, found: np.ndarray) -> None:
+        """Refuse keypoints of a topic on which two detectors contradict each other.
+
+        Whichever spoke last would be believed, by each stage another one; and one that finds
+        nobody would have the room empty.
+        """
+        said, now = (camera, "keypoints as said"), time.monotonic_ns()
+        before = self.rendezvous.get(said, stamp)
+        self.rendezvous.put(said, stamp, found)
+        if before is not None and not np.array_equal(before, found):
+            self._quarrels_until_ns[camera] = now + QUARREL_NS
+        if now < self._quarrels_until_ns.get(camera, 0):
+            raise ValueError("two detectors publish here and contradict each other; stop one")
 
     def listen_depth(self, cameras) -> None:
         """Subscribe to the depth images of cameras, for :meth:`depth_views`."""
@@ -354,10 +375,13 @@ class StageNode(LifecycleNode):
         return call
 
     def dropped(self, reason: str, detail: str = "", count: int = 1) -> None:
-        """Count a drop, and log it at most every 5 s."""
+        """Count a drop, and log it at most every 5 s a reason: none hides another."""
         self.drops[reason] += count
         self._last_error = detail or reason
-        self.get_logger().warning(f"{reason}: {detail}", throttle_duration_sec=5.0)
+        now = time.monotonic()
+        if now - self._logged_s.get(reason, -np.inf) >= 5.0:
+            self._logged_s[reason] = now
+            self.get_logger().warning(f"{reason}: {detail}" if detail else reason)
 
     def jumped(self, stamp_ns: int, topic: str = "") -> None:
         """Note a stamp of a topic; when it jumps backwards everything is reset."""
