@@ -132,6 +132,34 @@ def test_a_camera_whose_clock_is_ahead_does_not_silence_the_others(first):
     assert last == [["a", "b"]] * 30 and stamps_of(out)[-1] == 4900 and sync.ahead > 0
 
 
+@pytest.mark.parametrize("back_ms", [500, 1000, 1050, 1300, 1800, 1900, 5000])
+def test_a_clock_that_steps_back_lists_no_image_twice_and_none_before_another(back_ms):
+    """By that a second graph is told, which closes this one for 10 s."""
+    sync = synchronizer()
+    left = complete_sets(sync, [10_000])
+    answer(sync, 10_000)
+    left += complete_sets(sync, range(10_100, 11_000, 100))  # of which two leave
+    left += complete_sets(sync, range(11_000 - back_ms, 15_000, 100))
+    left += sync.pop(2000 * MS)
+    taken, newest = {}, 0
+    for one in left:  # as pose3d looks at it
+        if one.stamp_ns < newest - 1000 * MS:
+            taken, newest = {}, 0
+        assert all(taken.get(c, 0) < one.color_ns[c] for c in one.usable)
+        taken |= {c: one.color_ns[c] for c in one.usable}
+        newest = max(newest, one.stamp_ns)
+    assert left[-1].stamp_ns >= 14_900 * MS
+
+
+def test_an_image_that_comes_twice_is_listed_once():
+    """Its set began with another camera's image, by more than the slop before it."""
+    sync = synchronizer("abc")
+    stamps = [(1020, "a"), (1040, "b"), (1001, "c")]
+    sets = feed(sync, [(c, k, t) for k in KINDS for t, c in stamps])
+    assert [s.usable for s in sets] == [["a", "b", "c"]]
+    assert feed(sync, [("b", k, 1040) for k in KINDS]) + sync.pop(10**12) == []
+
+
 def test_instants_a_minute_apart_are_matched_in_any_order_of_cameras():
     sync = synchronizer()
     instants, kinds = (1000, 61000, 121000), ("color", "keypoints")

@@ -84,10 +84,12 @@ class FrameSynchronizer:
         self.in_flight = in_flight
         self.answer_ns = answer_ns
         self.late = self.skipped = self.ahead = 0
+        self._newest_left_ns: int | None = None
+        self._left: dict[str, int] = {}
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: after a clock jump."""
+        """Forget everything but which images have left: after a clock jump."""
         self._pending: list[FrameSet] = []
         self._last_seen: dict[tuple[str, str], int] = {}
         self._heard_ns: dict[str, int] = {}
@@ -154,13 +156,30 @@ class FrameSynchronizer:
         room = max(room - len(self._under_way), 0)
         stale = max(len(self._complete) - max(room, 1), 0)
         self.skipped += stale
-        out = self._complete[stale:][:room]
-        self._complete = self._complete[stale + len(out) :]
+        leaving = self._complete[stale:][:room]
+        self._complete = self._complete[stale + len(leaving) :]
+        out = [frame_set for frame_set in leaving if self._leaves(frame_set)]
         for frame_set in out:
             answering = self._answering.intersection(frame_set.usable)
             waits_for = {c: frame_set.color_ns[c] for c in answering}
             self._under_way.append(_UnderWay(now_ns, waits_for))
         return out
+
+    def _leaves(self, frame_set: FrameSet) -> bool:
+        """Note that a set leaves, unless a stage would have to take it for another graph's.
+
+        A clock that steps back by about a second is a jump for some cameras and not for others,
+        nor for the stages: images left again, or before those that had left.
+        """
+        newest_ns, color_ns = self._newest_left_ns, frame_set.color_ns
+        if newest_ns is None or frame_set.stamp_ns < newest_ns - JUMP_NS:
+            self._left, newest_ns = {}, frame_set.stamp_ns
+        elif again := [c for c in frame_set.usable if color_ns[c] <= self._left.get(c, -1)]:
+            self.late += len(again)
+            return False
+        self._newest_left_ns = max(newest_ns, frame_set.stamp_ns)
+        self._left |= {c: color_ns[c] for c in frame_set.usable}
+        return True
 
     def _completed(self, now_ns: int) -> list[FrameSet]:
         """Take the sets that need not be held back any longer, oldest first."""
