@@ -4,14 +4,16 @@ import os
 
 import numpy as np
 import pytest
+import rclpy
 import small_room
 import yaml
 
+from disguisor_msgs.msg import FrameSet
 from disguisor_ros.bridge.room_bag import RoomBag
 from disguisor_ros.cli import main
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.errors import UserError
-from disguisor_ros.graph import read_cameras
+from disguisor_ros.graph import read_cameras, set_environment
 from disguisor_ros.recordings import inspect
 from disguisor_ros.run import _own_domain
 
@@ -268,3 +270,17 @@ def test_a_rate_that_is_none(tmp_path, rate):
     with pytest.raises(SystemExit) as stop:
         main(["run", "--bag", "x", "--out", "y", "--rate", rate])
     assert stop.value.code == 2
+
+
+def test_a_domain_in_which_a_live_graph_is(capsys, tmp_path, monkeypatch):
+    """It would get the bag's images, and keep the poses of the bag's cameras when it is over."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", "148")
+    set_environment()
+    context = rclpy.Context()
+    context.init()
+    node = rclpy.create_node("synchronizer", context=context)
+    node.create_publisher(FrameSet, "/disguisor/frame_set", 10)
+    bag = small_room.write(tmp_path / "in", frames=1)
+    assert "ROS domain 148" in refused(capsys, tmp_path, "--bag", bag)
+    node.destroy_node()
+    context.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 import time
 from collections import defaultdict
@@ -26,6 +27,11 @@ from disguisor_ros.recordings import Recording, check_keypoints, told
 from disguisor_ros.rehearsal import rehearsal
 from disguisor_ros.shared_memory import hide_shared_memory
 
+#: So long a ROS domain is searched for another graph, seconds; its stages announce themselves four
+#: times a second.
+SEARCH_S = 1.5
+#: As whom SROS2 knows what plays a bag, see docs/privacy.md.
+_PLAYER = ("--ros-args", "--enclave", "/disguisor/player")
 #: Images of one camera that may be under way at once with ``--rate max``.
 WINDOW = 2
 #: ... and that may wait for their keypoints, or for other cameras; a renderer keeps 30.
@@ -62,6 +68,29 @@ _BESIDE_IMAGES = {
 
 class StageDied(Exception):
     """A process of the graph has ended by itself."""
+
+
+def check_alone() -> None:
+    """Refuse a ROS domain in which a graph works: each would hear the other's images.
+
+    That one would close, and keep the poses of the bag's cameras.
+    """
+    import rclpy
+
+    context = rclpy.Context()
+    context.init(args=list(_PLAYER))
+    node = rclpy.create_node("disguisor_search", context=context)
+    deadline, others = time.monotonic() + SEARCH_S, 0
+    while not others and time.monotonic() < deadline:
+        time.sleep(0.05)
+        others = node.count_publishers("/disguisor/frame_set")
+    node.destroy_node()
+    context.shutdown()
+    if others:
+        raise UserError(
+            f"a graph works in ROS domain {os.environ['ROS_DOMAIN_ID']} already; name another"
+            " domain with --domain-id"
+        )
 
 
 class Replay:
@@ -112,8 +141,7 @@ class Replay:
         self._seconds = 0.0
         self._rehearsing, self._rehearsed_ns = True, -1
         self._changed = threading.Condition()
-        enclave = ["--ros-args", "--enclave", "/disguisor/player"]  # see docs/privacy.md, SROS2
-        rclpy.init(args=enclave, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=list(_PLAYER), signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("disguisor_run")
         hide_shared_memory()
         self._publishers = {}
