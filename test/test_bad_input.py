@@ -7,6 +7,9 @@ import pytest
 import rclpy
 import small_room
 import yaml
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from tf2_msgs.msg import TFMessage
 
 from disguisor_msgs.msg import FrameSet
 from disguisor_ros.bridge.room_bag import RoomBag
@@ -281,6 +284,15 @@ def test_a_domain_in_which_a_live_graph_is(capsys, tmp_path, monkeypatch):
     node = rclpy.create_node("synchronizer", context=context)
     node.create_publisher(FrameSet, "/disguisor/frame_set", 10)
     bag = small_room.write(tmp_path / "in", frames=1)
-    assert "ROS domain 148" in refused(capsys, tmp_path, "--bag", bag)
+    poses = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    node.create_subscription(TFMessage, "/tf_static", poses.append, latched)
+    assert main(["run", "--bag", str(bag), "--out", str(tmp_path / "out")]) == 2
+    assert "ROS domain 148 already" in capsys.readouterr().err.strip().splitlines()[-1]
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    executor.spin_once(timeout_sec=0.2)
+    assert not poses and not list(tmp_path.glob("out*"))
+    executor.shutdown()
     node.destroy_node()
     context.shutdown()

@@ -342,19 +342,24 @@ def test_what_another_camera_took_is_withheld(bench, part):
 
 
 @pytest.mark.parametrize("empty_first", [True, False])
-def test_two_detectors_that_contradict_each_other_are_not_believed(bench, clock, empty_first):
+def test_two_detectors_that_contradict_each_other_are_not_believed(
+    bench, clock, monkeypatch, empty_first
+):
     """The last message of a stamp won: one detector that finds nobody had the room empty."""
+    detectors = {"/cam/keypoints2d": 1}
+    monkeypatch.setattr(bench, "count_publishers", detectors.get)
     somebody = PersonKeypoints2D(keypoints=np.full(51, 20.0, np.float32))
 
-    def frame(k, *detectors):
-        for persons in detectors:
+    def frame(k, *messages):
+        for persons in messages:
             message = Keypoints2D(header=_header(k * SECOND), skeleton="coco17", persons=persons)
             bench.tell("/cam/keypoints2d", message)
         bench.color(k * SECOND)
         bench.head_message(k * SECOND)
 
     both = [[], [somebody]] if empty_first else [[somebody], []]
-    frame(1, both[0], both[0])  # a message that comes twice is no second detector
+    frame(1, *both)  # one that changes its mind is no second one
+    detectors["/cam/keypoints2d"] = 2
     frame(2, *both)
     frame(3, both[0])  # the other one is late
     assert bench.out == [SECOND] and bench.withheld == {"no keypoints": 2}

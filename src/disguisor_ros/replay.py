@@ -27,11 +27,6 @@ from disguisor_ros.recordings import Recording, check_keypoints, told
 from disguisor_ros.rehearsal import rehearsal
 from disguisor_ros.shared_memory import hide_shared_memory
 
-#: So long a ROS domain is searched for another graph, seconds; its stages announce themselves four
-#: times a second.
-SEARCH_S = 1.5
-#: As whom SROS2 knows what plays a bag, see docs/privacy.md.
-_PLAYER = ("--ros-args", "--enclave", "/disguisor/player")
 #: Images of one camera that may be under way at once with ``--rate max``.
 WINDOW = 2
 #: ... and that may wait for their keypoints, or for other cameras; a renderer keeps 30.
@@ -68,29 +63,6 @@ _BESIDE_IMAGES = {
 
 class StageDied(Exception):
     """A process of the graph has ended by itself."""
-
-
-def check_alone() -> None:
-    """Refuse a ROS domain in which a graph works: each would hear the other's images.
-
-    That one would close, and keep the poses of the bag's cameras.
-    """
-    import rclpy
-
-    context = rclpy.Context()
-    context.init(args=list(_PLAYER))
-    node = rclpy.create_node("disguisor_search", context=context)
-    deadline, others = time.monotonic() + SEARCH_S, 0
-    while not others and time.monotonic() < deadline:
-        time.sleep(0.05)
-        others = node.count_publishers("/disguisor/frame_set")
-    node.destroy_node()
-    context.shutdown()
-    if others:
-        raise UserError(
-            f"a graph works in ROS domain {os.environ['ROS_DOMAIN_ID']} already; name another"
-            " domain with --domain-id"
-        )
 
 
 class Replay:
@@ -141,7 +113,8 @@ class Replay:
         self._seconds = 0.0
         self._rehearsing, self._rehearsed_ns = True, -1
         self._changed = threading.Condition()
-        rclpy.init(args=list(_PLAYER), signal_handler_options=SignalHandlerOptions.NO)
+        enclave = ["--ros-args", "--enclave", "/disguisor/player"]  # see docs/privacy.md, SROS2
+        rclpy.init(args=enclave, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("disguisor_run")
         hide_shared_memory()
         self._publishers = {}
@@ -177,18 +150,29 @@ class Replay:
             deadline, again = time.monotonic() + START_S, False
             while time.monotonic() < deadline:
                 self._check_alive()
+                self._check_alone()
                 with self._changed:
                     ready = sum(self._connected.values())
                     progress.update(task, completed=ready)
                     if ready == len(self.graph.stages):
                         if again and self._heard():
                             return
+                        if not again:  # and nobody else is here, who would keep these poses
+                            self._static.publish(self._transforms)
                         # Who sees a writer need not be seen by it yet: hear from each once more.
                         again = True
                         self._connected.clear()
                     self._changed.wait(0.2)
         waiting = [n for n in self.graph.stages if not self._connected.get(n)]
         raise UserError(f"the graph did not start within {START_S:.0f} s: {', '.join(waiting)}")
+
+    def _check_alone(self) -> None:
+        """Refuse a domain in which another graph works: each would hear the other's images."""
+        if self._node.count_publishers("/disguisor/frame_set") > 1:
+            raise UserError(
+                f"a graph works in ROS domain {os.environ['ROS_DOMAIN_ID']} already; name another"
+                " domain with --domain-id"
+            )
 
     def feed(self, rate: float | None) -> None:
         """Publish the bag's messages, and wait for what comes of them.
@@ -366,12 +350,11 @@ class Replay:
         for topic, typename in self.recording.topics.items():
             self._publishers[topic] = self._node.create_publisher(_type(typename), topic, queue)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        transforms = TFMessage()
-        for raw in self.recording.transforms:
-            transforms.transforms += deserialize_message(raw, TFMessage).transforms
         self._static = self._node.create_publisher(TFMessage, "/tf_static", latched)
-        self._static.publish(transforms)
-        self._write("/tf_static", "tf2_msgs/msg/TFMessage", _serialized(transforms))
+        self._transforms = TFMessage()
+        for raw in self.recording.transforms:
+            self._transforms.transforms += deserialize_message(raw, TFMessage).transforms
+        self._write("/tf_static", "tf2_msgs/msg/TFMessage", _serialized(self._transforms))
 
     def _subscribe(self, markers: bool) -> None:
         from rclpy.qos import DurabilityPolicy, QoSProfile

@@ -16,7 +16,7 @@ from disguisor_ros.figures import write_figures
 from disguisor_ros.graph import Graph, read_cameras, read_world_frame, set_environment, stages
 from disguisor_ros.paths import share
 from disguisor_ros.recordings import Recording, inspect
-from disguisor_ros.replay import Replay, StageDied, check_alone
+from disguisor_ros.replay import Replay, StageDied
 
 #: What stages work on: live the newest alone, here everything.
 _HANDED_ON = (
@@ -98,7 +98,6 @@ def main(args) -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_own_domain(args.domain_id))
         set_environment()
-        check_alone()
         folder = args.log_dir or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="disguisor-"))
         )

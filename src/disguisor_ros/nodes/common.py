@@ -304,12 +304,14 @@ class StageNode(LifecycleNode):
         """Refuse keypoints of a topic on which two detectors contradict each other.
 
         Whichever spoke last would be believed, by each stage another one; and one that finds
-        nobody would have the room empty.
+        nobody would have the room empty. A single one may have changed its mind (``--pose2d`` in
+        the rehearsal).
         """
         said, now = (camera, "keypoints as said"), time.monotonic_ns()
         before = self.rendezvous.get(said, stamp)
         self.rendezvous.put(said, stamp, found)
-        if before is not None and not np.array_equal(before, found):
+        changed = before is not None and not np.array_equal(before, found)
+        if changed and self.count_publishers(f"/{camera}/keypoints2d") > 1:
             self._quarrels_until_ns[camera] = now + QUARREL_NS
         if now < self._quarrels_until_ns.get(camera, 0):
             raise ValueError("two detectors publish here and contradict each other; stop one")
