@@ -341,6 +341,18 @@ def test_what_another_camera_took_is_withheld(bench, part):
     bench.check()
 
 
+@pytest.mark.parametrize("frame_id, believed", [
+    ("cam_color_optical_frame", True), ("", True), ("other_depth_optical_frame", False),
+])  # fmt: skip
+def test_depth_of_another_camera_cuts_out_nothing(bench, frame_id, believed):
+    bench.heard_by["/cam/depth/camera_info"](serialize_message(_info()))
+    depth = Image(header=Header(stamp=time_message(SECOND), frame_id=frame_id))
+    depth.height, depth.width, depth.encoding, depth.step = HEIGHT, WIDTH, "16UC1", 2 * WIDTH
+    depth.data = np.full((HEIGHT, WIDTH), 500, np.uint16).tobytes()
+    bench.tell("/cam/depth/image_raw", depth)
+    assert (bench.stored(("cam", "depth"), SECOND) is not None) == believed
+
+
 @pytest.mark.parametrize("empty_first", [True, False])
 def test_two_detectors_that_contradict_each_other_are_not_believed(
     bench, clock, monkeypatch, empty_first

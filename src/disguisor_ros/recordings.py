@@ -224,6 +224,7 @@ def _check_camera(recording: Recording, camera: str, first: dict, rig: CameraRig
     if depth in first:
         image, _ = told(depth, depth_array, first[depth])
         sensor = told(None, rig.camera, (camera, "depth"))
+        told(depth, rig.check_frame, (camera, "depth"), first[depth].header.frame_id)
         _check_size(depth, image, sensor)
         same_frame = (
             rig.info((camera, "depth")).header.frame_id

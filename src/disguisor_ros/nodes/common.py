@@ -319,7 +319,13 @@ class StageNode(LifecycleNode):
     def listen_depth(self, cameras) -> None:
         """Subscribe to the depth images of cameras, for :meth:`depth_views`."""
         for camera in cameras:
-            self.listen_stored(Image, f"/{camera}/depth/image_raw", (camera, "depth"), depth_array)
+
+            def read(message, camera=camera):
+                # Depth of another camera would cut faces out of their covers.
+                self.rig.check_frame((camera, "depth"), message.header.frame_id)
+                return depth_array(message)
+
+            self.listen_stored(Image, f"/{camera}/depth/image_raw", (camera, "depth"), read)
 
     def submit(self, payload, wants) -> None:
         """Queue a job of the rendezvous; when there are too many the oldest is dropped."""
