@@ -93,7 +93,7 @@ class Replay:
         from rclpy.signals import SignalHandlerOptions
 
         self.recording, self.writer, self.graph = recording, writer, graph
-        self._camera_results = {**dict([_IMAGES[transport]]), **_BESIDE_IMAGES}
+        self._camera_results = dict([_IMAGES[transport]]) | _BESIDE_IMAGES
         self.fed = dict.fromkeys(recording.cameras, 0)
         self.got = dict.fromkeys(recording.cameras, 0)
         self.latencies_ms: list[float] = []

@@ -278,8 +278,7 @@ def _surroundings(image, hidden, cover: Cover, room: np.ndarray, rgb) -> np.ndar
     )
     seen = ~hidden[ring]
     height, width = seen.shape
-    shrink = min(1.0, _RING_PIXELS / max(height, width))
-    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    size = _little(height, width)
     weight = cv2.resize(seen.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     colors = image[ring][..., list(rgb)].astype(np.float32) * (seen / np.float32(255))[..., None]
     colors = cv2.resize(colors, size, interpolation=cv2.INTER_AREA)
@@ -287,6 +286,12 @@ def _surroundings(image, hidden, cover: Cover, room: np.ndarray, rgb) -> np.ndar
     smooth = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
     inner = (slice(top, top + cover.reach.shape[0]), slice(left, left + cover.reach.shape[1]))
     return smooth[inner]
+
+
+def _little(height: int, width: int) -> tuple[int, int]:
+    """Width and height of a little copy of an image."""
+    shrink = min(1.0, _RING_PIXELS / max(height, width))
+    return max(1, round(width * shrink)), max(1, round(height * shrink))
 
 
 def _push_pull(colors: np.ndarray, weight: np.ndarray, default: np.ndarray) -> np.ndarray:
@@ -334,8 +339,7 @@ def _restyle(fill: np.ndarray, cover: Cover, mode: str) -> np.ndarray:
         return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
     if mode == "blur":
         # Of a little copy: of an image that one face fills the kernel alone took seconds.
-        shrink = min(1.0, _RING_PIXELS / max(height, width))
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        size = _little(height, width)
         little = cv2.resize(fill, size, interpolation=cv2.INTER_AREA)
         little = cv2.GaussianBlur(little, (0, 0), max(1.0, 0.08 * max(size)))
         return cv2.resize(little, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -273,12 +273,18 @@ class StageNode(LifecycleNode):
                 self.dropped("no calibration", str(error))
         return out
 
-    def listen_stored(self, kind, topic: str, key, read: Callable) -> None:
-        """Subscribe and keep ``read(message)`` in the rendezvous under the key and its stamp."""
+    def listen_stored(self, kind, topic: str, key, sensor: str, read: Callable) -> None:
+        """Subscribe and keep ``read(message)`` in the rendezvous under the key and its stamp.
+
+        What is not of the frame of the camera's ``sensor``, color or depth, is another camera's:
+        its keypoints show others, its depth would cut faces out of their covers.
+        """
+        camera, _ = key
 
         def keep(message):
             stamp = stamp_ns(message.header.stamp)
             try:
+                self.rig.check_frame((camera, sensor), message.header.frame_id)
                 self.rendezvous.put(key, stamp, read(message))
             except ValueError:
                 self.rendezvous.put(key, stamp, INVALID)
@@ -291,13 +297,12 @@ class StageNode(LifecycleNode):
         for camera in cameras:
 
             def read(message, camera=camera):
-                self.rig.check_frame((camera, "color"), message.header.frame_id)
                 found = read_keypoints(message)
                 self._check_one_detector(camera, stamp_ns(message.header.stamp), found)
                 return found
 
             self.listen_stored(
-                Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), read
+                Keypoints2D, f"/{camera}/keypoints2d", (camera, "keypoints"), "color", read
             )
 
     def _check_one_detector(self, camera: str, stamp: int, found: np.ndarray) -> None:
@@ -319,13 +324,9 @@ class StageNode(LifecycleNode):
     def listen_depth(self, cameras) -> None:
         """Subscribe to the depth images of cameras, for :meth:`depth_views`."""
         for camera in cameras:
-
-            def read(message, camera=camera):
-                # Depth of another camera would cut faces out of their covers.
-                self.rig.check_frame((camera, "depth"), message.header.frame_id)
-                return depth_array(message)
-
-            self.listen_stored(Image, f"/{camera}/depth/image_raw", (camera, "depth"), read)
+            self.listen_stored(
+                Image, f"/{camera}/depth/image_raw", (camera, "depth"), "depth", depth_array
+            )
 
     def submit(self, payload, wants) -> None:
         """Queue a job of the rendezvous; when there are too many the oldest is dropped."""
