@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 from disguisor_msgs.msg import FrameSet, Keypoints2D
 from disguisor_ros import shared_memory
 from disguisor_ros.graph import Graph, set_environment, stages
-from disguisor_ros.nodes.common import DEAF_REPORTS, Deaf
+from disguisor_ros.nodes.common.diagnostics import DEAF_REPORTS, Deaf
 from disguisor_ros.nodes.pose3d import Pose3DNode
 from disguisor_ros.nodes.synchronizer import SynchronizerNode
 
@@ -106,7 +106,7 @@ def test_shared_memory_of_a_killed_player_is_nobody_else_s_and_freed_by_the_next
 @pytest.mark.parametrize(
     "begin",
     ["from disguisor_ros.graph import set_environment as begin",
-     "from disguisor_ros.nodes.common import run_node as begin"],
+     "from disguisor_ros.nodes.common.process import run_node as begin"],
 )  # fmt: skip
 def test_what_crashes_writes_no_core_dump(tmp_path, begin):
     """Under systemd they are kept by default: all raw images that the process had."""
@@ -195,12 +195,12 @@ def test_a_stage_that_hears_nothing_of_the_others_ends_to_be_started_anew(monkey
             assert time.monotonic() < deadline
             time.sleep(0.05)
         for _ in range(DEAF_REPORTS):
-            node._report()
-        node._on_diagnostics(b"... disguisor: synchronizer ...")  # its own report says nothing
+            node.diagnostics.report()
+        node.diagnostics.hear(b"... disguisor: synchronizer ...")  # its own report says nothing
         with pytest.raises(Deaf, match="synchronizer hears none of the other stages"):
-            node._report()
-        node._on_diagnostics(b"... disguisor: pose3d ...")
-        node._report()
+            node.diagnostics.report()
+        node.diagnostics.hear(b"... disguisor: pose3d ...")
+        node.diagnostics.report()
         node.destroy_node()
         other.destroy_node()
     finally:

@@ -32,7 +32,9 @@ from disguisor_ros.bridge.messages import (
 from disguisor_ros.core.anonymize import MASKS, MODES, AnonymizedImage, FaceRenderer, blank
 from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.core.head_template import HeadTemplate
-from disguisor_ros.nodes.common import RESULT, SENSOR, WORK, StageNode, run_node
+from disguisor_ros.nodes.common.process import run_node
+from disguisor_ros.nodes.common.qos import RESULT, SENSOR, WORK
+from disguisor_ros.nodes.common.stage import StageNode
 
 
 class ImageOutlet:

@@ -14,7 +14,9 @@ from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
 from disguisor_ros.bridge.messages import flat, read_bodies, read_frame_set, write_heads
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.registration import HeadRegistrar
-from disguisor_ros.nodes.common import LATCHED, RESULT, WORK, StageNode, run_node
+from disguisor_ros.nodes.common.process import run_node
+from disguisor_ros.nodes.common.qos import LATCHED, RESULT, WORK
+from disguisor_ros.nodes.common.stage import StageNode
 
 
 class HeadRegistrarNode(StageNode):

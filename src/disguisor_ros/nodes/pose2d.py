@@ -12,7 +12,9 @@ from disguisor_ros.bridge.images import color_array, compressed_color_array, to_
 from disguisor_ros.bridge.messages import read_persons, stamp_ns, write_keypoints
 from disguisor_ros.core.instant_queue import InstantQueue
 from disguisor_ros.core.pose2d import MODEL_TYPES, load_detector, regions_of
-from disguisor_ros.nodes.common import RESULT, SENSOR, StageNode, run_node
+from disguisor_ros.nodes.common.process import run_node
+from disguisor_ros.nodes.common.qos import RESULT, SENSOR
+from disguisor_ros.nodes.common.stage import StageNode
 from disguisor_ros.pose_models import default_face_model, default_model
 
 #: People found longer ago than this are not looked for, by stamps.
@@ -50,7 +52,7 @@ class Pose2DNode(StageNode):
             "slop", 0.02, "Stamps of one instant differ by no more than this, s.", (0.0, 1.0)
         )
         self.queue = InstantQueue(capacity=4, slop_ns=slop_ns)
-        self.subscriptions_here = {}
+        self.image_inputs = {}
         self.known = np.zeros((0, 17, 3))
         self.known_ns = 0
 
@@ -65,7 +67,7 @@ class Pose2DNode(StageNode):
         self.detector(np.zeros((480, 640, 3), np.uint8))  # the first inference is slow
 
     def connect(self):
-        self.publishers_here = {
+        self.outputs = {
             c: self.offer(Keypoints2D, f"/{c}/keypoints2d", RESULT) for c in self.cameras
         }
         self.listen_calibration("color")
@@ -75,7 +77,7 @@ class Pose2DNode(StageNode):
             if self.transport == "compressed":
                 kind, topic = CompressedImage, topic + "/compressed"
             self.listen(kind, topic, lambda m, c=camera: self._on_image(c, m), SENSOR)
-            self.subscriptions_here[camera] = self._topics[-1]
+            self.image_inputs[camera] = self.inputs[topic]
 
     def reset(self):
         self.queue.reset()
@@ -102,10 +104,9 @@ class Pose2DNode(StageNode):
     def _drain(self):
         # While an image was processed others came: which to drop is decided here, where the
         # instants of all cameras are known, and not by the middleware for each camera alone.
-        for camera, subscription in self.subscriptions_here.items():
+        for camera, subscription in self.image_inputs.items():
             with subscription.handle:
                 while taken := subscription.handle.take_message(subscription.msg_type, False):
-                    self._heard[subscription.topic_name] = time.monotonic()
                     self._on_image(camera, taken[0])
 
     def _process(self, camera, stamp, message):
@@ -116,7 +117,7 @@ class Pose2DNode(StageNode):
             image, encoding = color_array(message), message.encoding
         rgb = np.ascontiguousarray(to_rgb(image, encoding))
         poses = self.detector(rgb, self._regions(camera, stamp, rgb.shape))
-        self.publishers_here[camera].publish(write_keypoints(message.header, poses))
+        self.outputs[camera].publish(write_keypoints(message.header, poses))
         self.figures[f"persons: {camera}"] = len(poses)
         self.finished(started)
 

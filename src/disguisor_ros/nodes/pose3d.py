@@ -7,7 +7,9 @@ import time
 from disguisor_msgs.msg import FrameSet, Persons3D
 from disguisor_ros.bridge.messages import read_frame_set, write_persons
 from disguisor_ros.core.pose3d import PoseEstimator
-from disguisor_ros.nodes.common import RESULT, WORK, StageNode, run_node
+from disguisor_ros.nodes.common.process import run_node
+from disguisor_ros.nodes.common.qos import RESULT, WORK
+from disguisor_ros.nodes.common.stage import StageNode
 
 #: After a gap this long, by stamps, people are watched anew before frames may leave.
 GAP_NS = 2_000_000_000

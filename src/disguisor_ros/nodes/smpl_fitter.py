@@ -13,7 +13,9 @@ from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
 from disguisor_ros.bridge.messages import flat, read_frame_set, read_persons, write_bodies
 from disguisor_ros.core.body_models import load_anny, load_smplx
 from disguisor_ros.core.fitting import BodyFitter
-from disguisor_ros.nodes.common import LATCHED, RESULT, WORK, StageNode, run_node
+from disguisor_ros.nodes.common.process import run_node
+from disguisor_ros.nodes.common.qos import LATCHED, RESULT, WORK
+from disguisor_ros.nodes.common.stage import StageNode
 
 
 class SmplFitterNode(StageNode):

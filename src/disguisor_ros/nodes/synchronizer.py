@@ -15,7 +15,9 @@ from disguisor_ros.bridge.bags import header_of
 from disguisor_ros.bridge.messages import write_frame_set
 from disguisor_ros.core.synchronization import FrameSynchronizer
 from disguisor_ros.core.types import COCO17, COCO17_EDGES
-from disguisor_ros.nodes.common import LATCHED, RESULT, SENSOR, StageNode, run_node
+from disguisor_ros.nodes.common.process import run_node
+from disguisor_ros.nodes.common.qos import LATCHED, RESULT, SENSOR
+from disguisor_ros.nodes.common.stage import StageNode
 
 
 class SynchronizerNode(StageNode):

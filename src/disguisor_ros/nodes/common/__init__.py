@@ -1,0 +1,1 @@
+"""What the stages share: lifecycle, topics, inputs kept by stamp, diagnostics, start-up."""
