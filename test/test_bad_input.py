@@ -16,9 +16,8 @@ from disguisor_ros.bridge.room_bag import RoomBag
 from disguisor_ros.cli import main
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.errors import UserError
-from disguisor_ros.graph import read_cameras, set_environment
+from disguisor_ros.graph import own_domain, read_cameras, set_environment
 from disguisor_ros.recordings import inspect
-from disguisor_ros.run import _own_domain
 
 
 def refused(capsys, tmp_path, *args):
@@ -254,13 +253,13 @@ def test_a_domain_in_which_another_run_is(capsys, tmp_path, monkeypatch):
     """Its stages would hear both recordings' images; from a shell with ROS_DOMAIN_ID set."""
     monkeypatch.setenv("ROS_DOMAIN_ID", "231")
     bag = small_room.write(tmp_path / "in", frames=1)
-    with _own_domain(None):
+    with own_domain(None):
         assert "domain 231" in refused(capsys, tmp_path, "--bag", bag)
         monkeypatch.delenv("ROS_DOMAIN_ID")
-        with _own_domain(None):  # not set: a free one is looked for
+        with own_domain(None):  # not set: a free one is looked for
             free = os.environ["ROS_DOMAIN_ID"]
             monkeypatch.delenv("ROS_DOMAIN_ID")
-            with _own_domain(None):
+            with own_domain(None):
                 assert os.environ["ROS_DOMAIN_ID"] not in (free, "231")
 
 

@@ -7,9 +7,11 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from disguisor_ros.errors import UserError
 from disguisor_ros.paths import share
 from disguisor_ros.shared_memory import free_shared_memory, leave_no_core
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # malloc.h
 
 #: Environment of every process of the graph: only this machine is discovered, big images go by
@@ -38,11 +41,10 @@ ENVIRONMENT = {
 
 
 def set_environment() -> None:
-    """Give this process :data:`ENVIRONMENT` and a ROS domain, where the user has not chosen."""
+    """Give this process :data:`ENVIRONMENT`, where the user has not chosen."""
     leave_no_core()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     # What malloc reads from the environment it has read already.
     with contextlib.suppress(AttributeError, OSError):  # another C library
         libc = ctypes.CDLL(None)
@@ -50,7 +52,28 @@ def set_environment() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, int(os.environ["MALLOC_TRIM_THRESHOLD_"]))
 
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+@contextlib.contextmanager
+def own_domain(asked: int | None = None) -> Iterator[None]:
+    """Enter a ROS domain in which no other graph of a command is: each would hear both's images.
+
+    Without ``asked``, and with no ``ROS_DOMAIN_ID``, a free one is looked for.
+    """
+    given = os.environ.get("ROS_DOMAIN_ID") if asked is None else str(asked)
+    domains = [given] if given else [str(1 + (os.getpid() + i) % 100) for i in range(100)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        for domain in domains:
+            try:
+                claim.bind(f"\0disguisor-run-{domain}")  # no file: it ends with the process
+            except OSError:
+                continue
+            os.environ["ROS_DOMAIN_ID"] = domain
+            yield
+            return
+    raise UserError(
+        f"another disguisor run is in ROS domain {given}; name another one with --domain-id"
+        " or ROS_DOMAIN_ID"
+    )
+
 
 _TOPIC_NAME = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +11,14 @@ from pathlib import Path
 from disguisor_ros.bridge.bags import BagWriter
 from disguisor_ros.errors import UserError
 from disguisor_ros.figures import write_figures
-from disguisor_ros.graph import Graph, read_cameras, read_world_frame, set_environment, stages
+from disguisor_ros.graph import (
+    Graph,
+    own_domain,
+    read_cameras,
+    read_world_frame,
+    set_environment,
+    stages,
+)
 from disguisor_ros.paths import share
 from disguisor_ros.recordings import Recording, inspect
 from disguisor_ros.replay import Replay, StageDied
@@ -96,7 +101,7 @@ def main(args) -> int:
         raise UserError(f"--domain-id must lie between 0 and 232, is {args.domain_id}")
     recording = inspect(args.bag, cameras, not args.pose2d, world_frame)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_own_domain(args.domain_id))
+        stack.enter_context(own_domain(args.domain_id))
         set_environment()
         folder = args.log_dir or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="disguisor-"))
@@ -114,25 +119,6 @@ def main(args) -> int:
         transport = "compressed" if args.compressed else "raw"
         replay = stack.enter_context(Replay(recording, writer, graph, args.markers, transport))
         return _replay(replay, writer, args)
-
-
-@contextlib.contextmanager
-def _own_domain(asked: int | None):
-    """Enter a ROS domain in which no other run is: stages would hear the images of both."""
-    given = os.environ.get("ROS_DOMAIN_ID") if asked is None else str(asked)
-    domains = [given] if given else [str(1 + (os.getpid() + i) % 100) for i in range(100)]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
-        for domain in domains:
-            try:
-                claim.bind(f"\0disguisor-run-{domain}")  # no file: it ends with the process
-            except OSError:
-                continue
-            os.environ["ROS_DOMAIN_ID"] = domain
-            yield
-            return
-    raise UserError(
-        f"another disguisor run is in ROS domain {given}; name another one with --domain-id"
-    )
 
 
 def _parameters(args, recording: Recording) -> dict[str, dict]:

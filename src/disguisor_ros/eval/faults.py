@@ -28,7 +28,7 @@ from rich.console import Console
 
 from disguisor_ros.errors import UserError
 from disguisor_ros.figures import write_figures
-from disguisor_ros.graph import Graph, set_environment, stages
+from disguisor_ros.graph import Graph, own_domain, set_environment, stages
 
 #: The graph is played to without a fault for this long first, seconds: what leaks then is no
 #: fault's doing.
@@ -78,8 +78,9 @@ def main(args) -> int:
     """Run ``disguisor benchmark faults``; 0 when nothing leaked, 1 when something did."""
     if args.n < 0 or args.fps <= 0 or args.every <= 0:
         raise UserError("--n must not be negative, --fps and --every must be positive")
-    set_environment()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(own_domain())
+        set_environment()
         work = args.work or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="disguisor-faults-"))
         )
