@@ -17,7 +17,7 @@ from disguisor_ros.cli import main
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.errors import UserError
 from disguisor_ros.graph import own_domain, read_cameras, set_environment
-from disguisor_ros.recordings import inspect
+from disguisor_ros.run.recording import inspect
 
 
 def refused(capsys, tmp_path, *args):

@@ -27,7 +27,7 @@ def command(*args, **kwargs):
 @pytest.fixture(scope="module")
 def anonymized(tmp_path_factory):
     folder = tmp_path_factory.mktemp("graph")
-    # Who is not found in the first images is known from the next ones, see rehearsal.py.
+    # Who is not found in the first images is known from the next ones, see run/rehearsal.py.
     bag = small_room.write(folder / "in", frames=FRAMES, unseen={0})
     process = command("run", "--bag", bag, "--out", folder / "out", "--log-dir", folder / "logs")
     _, errors = process.communicate(timeout=240)

@@ -11,7 +11,7 @@ from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
 from disguisor_ros.cli import main
 from disguisor_ros.errors import UserError
 from disguisor_ros.importers import read_pickle
-from disguisor_ros.recordings import inspect
+from disguisor_ros.run.recording import inspect
 
 SIZE = (64, 48)
 

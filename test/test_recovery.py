@@ -90,8 +90,8 @@ def test_shared_memory_of_a_killed_player_is_nobody_else_s_and_freed_by_the_next
     code = (
         "import os, signal, disguisor_ros.graph as g; g.set_environment()\n"
         "from disguisor_ros.bridge.bags import BagWriter\n"
-        "from disguisor_ros.recordings import Recording\n"
-        "from disguisor_ros.replay import Replay\n"
+        "from disguisor_ros.run.recording import Recording\n"
+        "from disguisor_ros.run.replay import Replay\n"
         f"Replay(Recording('', {{}}, [], 'raw'), BagWriter('{tmp_path}/out'), None, False)\n"
         "print(*{line.split()[5] for line in open('/proc/self/maps') if 'fastdds_' in line})\n"
         "os.sys.stdout.flush(); os.kill(os.getpid(), signal.SIGKILL)"

@@ -3,8 +3,8 @@
 import small_room
 
 from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
-from disguisor_ros.recordings import inspect
-from disguisor_ros.rehearsal import rehearsal
+from disguisor_ros.run.recording import inspect
+from disguisor_ros.run.rehearsal import rehearsal
 
 COLOR = "/cn01/color/image_raw"
 

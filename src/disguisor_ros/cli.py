@@ -14,7 +14,7 @@ from disguisor_ros.paths import source_tree
 #: Command -> module that has ``add_arguments(parser)`` and ``main(args) -> exit code``, and help.
 COMMANDS = {
     "run": (
-        "disguisor_ros.run",
+        "disguisor_ros.run.command",
         "anonymize a bag: replay it through the graph, record the result",
     ),
     "simulate": (

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from disguisor_msgs.msg import Keypoints2D
 from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages, with_stamp
 from disguisor_ros.bridge.images import color_array
-from disguisor_ros.recordings import Recording
+from disguisor_ros.run.recording import Recording
 from disguisor_ros.sim.truth import Truth
 
 #: Kinds of input messages: last parts of their topics, and their types.

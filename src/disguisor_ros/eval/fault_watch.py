@@ -22,7 +22,7 @@ from disguisor_ros.bridge.images import color_array, to_rgb
 from disguisor_ros.bridge.messages import stamp_ns
 from disguisor_ros.eval.fault_tape import KINDS, Tape
 from disguisor_ros.eval.scores import COVERED, MIN_PIXELS, MIN_VISIBILITY, replaced_pixels
-from disguisor_ros.recordings import Recording
+from disguisor_ros.run.recording import Recording
 
 #: A face of which a smaller share of the visible pixels was replaced has leaked.
 LEAKED = 0.5

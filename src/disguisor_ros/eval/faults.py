@@ -97,7 +97,7 @@ def _run(args, work: Path, stack: contextlib.ExitStack) -> dict:
     # ROS is imported when a graph is started, not when the command prints its help.
     from disguisor_ros.eval.fault_tape import Tape, simulated
     from disguisor_ros.eval.fault_watch import Watch
-    from disguisor_ros.recordings import inspect
+    from disguisor_ros.run.recording import inspect
     from disguisor_ros.sim.truth import load_truth, truth_folder
 
     bag = simulated(work, seed=6)

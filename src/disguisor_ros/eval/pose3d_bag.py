@@ -24,7 +24,7 @@ from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.tracking import body_distance
 from disguisor_ros.core.types import DepthView, Person3D
 from disguisor_ros.eval.detected_views import detected_views
-from disguisor_ros.recordings import inspect
+from disguisor_ros.run.recording import inspect
 from disguisor_ros.sim.truth import load_truth, truth_folder
 
 #: A person is found when head and trunk are off by less on average, metres.

@@ -23,8 +23,8 @@ from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.errors import MISCONFIGURED, UserError
 from disguisor_ros.graph import Graph
 from disguisor_ros.progress import progress_bar
-from disguisor_ros.recordings import Recording, check_keypoints, told
-from disguisor_ros.rehearsal import rehearsal
+from disguisor_ros.run.recording import Recording, check_keypoints, stamp_of
+from disguisor_ros.run.rehearsal import rehearsal
 from disguisor_ros.shared_memory import hide_shared_memory
 
 #: Images of one camera that may be under way at once with ``--rate max``.
@@ -196,10 +196,10 @@ class Replay:
         """Publish messages; calls ``show`` after each."""
         color = {self.recording.color_topic(c): c for c in self.recording.cameras}
         inputs = {t: c for c in self.recording.cameras for t in self.recording.inputs(c)}
-        started, first_ns, checked = time.monotonic(), None, 0.0
+        started, first_ns, looked_s = time.monotonic(), None, 0.0
         for connection, bag_ns, raw in messages:
-            if time.monotonic() > checked + 0.5:
-                checked = time.monotonic()
+            if time.monotonic() > looked_s + 0.5:
+                looked_s = time.monotonic()
                 self._check_alive()
                 self.peak_memory = max(self.peak_memory, self.graph.memory_bytes())
             topic = connection.topic
@@ -211,7 +211,7 @@ class Replay:
                 self._wait_for_room(inputs[topic])
             if topic.endswith("/keypoints2d"):
                 check_keypoints(reader.deserialize(raw, connection.msgtype), topic)
-            stamp, _ = told(topic, header_of, raw)
+            stamp = stamp_of(topic, raw)
             if topic in inputs:
                 with self._changed:
                     self._inputs[inputs[topic], stamp].add(topic)

@@ -20,8 +20,8 @@ from disguisor_ros.graph import (
     stages,
 )
 from disguisor_ros.paths import share
-from disguisor_ros.recordings import Recording, inspect
-from disguisor_ros.replay import Replay, StageDied
+from disguisor_ros.run.recording import Recording, inspect
+from disguisor_ros.run.replay import Replay, StageDied
 
 #: What stages work on: live the newest alone, here everything.
 _HANDED_ON = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from disguisor_ros.bridge.bags import header_of, raw_messages, with_stamp
-from disguisor_ros.recordings import Recording, told
+from disguisor_ros.bridge.bags import raw_messages, with_stamp
+from disguisor_ros.run.recording import Recording, stamp_of
 
 #: How much of the bag is played before it begins, nanoseconds.
 REHEARSAL_NS = 1_000_000_000
@@ -32,14 +32,14 @@ def rehearsal(reader, connections, recording: Recording):
     """
     start, end = recording.start_ns, recording.start_ns + REHEARSAL_NS
     stamps = (
-        _stamp(connection, raw)
+        stamp_of(connection.topic, raw)
         for connection, _, raw in raw_messages(reader, connections, start, end)
     )
     first = min(stamps, default=0)
     nearest, farthest = first + int(0.5e9 * recording.period_s), first + 2 * REHEARSAL_NS
     for chunk in range(end, start, -_CHUNK_NS):
         played = [
-            (_stamp(connection, raw), connection, time_ns, raw)
+            (stamp_of(connection.topic, raw), connection, time_ns, raw)
             for connection, time_ns, raw in raw_messages(
                 reader, connections, chunk - _CHUNK_NS, chunk
             )
@@ -48,7 +48,3 @@ def rehearsal(reader, connections, recording: Recording):
             # A clock that begins at zero has nothing before; one that jumps is not followed.
             if nearest < stamp < min(farthest, 2 * first):
                 yield connection, 2 * start - time_ns, with_stamp(raw, 2 * first - stamp)
-
-
-def _stamp(connection, raw) -> int:
-    return told(connection.topic, header_of, raw)[0]

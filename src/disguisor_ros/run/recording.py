@@ -117,7 +117,12 @@ def check_keypoints(message, topic: str) -> None:
     from disguisor_ros.bridge.messages import read_keypoints  # it brings ROS
 
     stamp = message.header.stamp
-    told(f"{topic}, stamp {stamp.sec}.{stamp.nanosec:09d}", read_keypoints, message)
+    _checked(f"{topic}, stamp {stamp.sec}.{stamp.nanosec:09d}", read_keypoints, message)
+
+
+def stamp_of(topic: str, raw) -> int:
+    """Stamp of a CDR message that begins with a header; one that ends in it is refused."""
+    return _checked(topic, header_of, raw)[0]
 
 
 def _cameras(types: dict[str, str], path, wanted: list[str] | None) -> tuple[list[str], str]:
@@ -186,7 +191,7 @@ def _check_contents(recording: Recording, reader, types, rig: CameraRig) -> None
         raise UserError(f"/tf_static: not in {recording.path} (the cameras have no transforms)")
     for _, _, raw in raw_messages(reader, static):
         recording.transforms.append(bytes(raw))
-        told("/tf_static", rig.add_transforms, reader.deserialize(raw, types["/tf_static"]))
+        _checked("/tf_static", rig.add_transforms, reader.deserialize(raw, types["/tf_static"]))
     for connection, _, raw in raw_messages(
         reader, [c for c in reader.connections if c.topic in recording.topics]
     ):
@@ -194,7 +199,7 @@ def _check_contents(recording: Recording, reader, types, rig: CameraRig) -> None
         if topic not in first:
             first[topic] = reader.deserialize(raw, connection.msgtype)
         for camera in [c for c, topics in apart.items() if topic in topics]:
-            together = found[camera, told(topic, header_of, raw)[0]]
+            together = found[camera, stamp_of(topic, raw)]
             together.add(topic)
             if together == apart[camera]:
                 del apart[camera]
@@ -215,16 +220,16 @@ def _check_camera(recording: Recording, camera: str, first: dict, rig: CameraRig
         message = first.get(f"/{camera}/{kind}/camera_info")
         if message is not None:
             rig.add_info((camera, kind), message)
-    calibrated = told(None, rig.camera, (camera, "color"))
+    calibrated = _checked(None, rig.camera, (camera, "color"))
     for topic in recording.inputs(camera):
-        told(topic, rig.check_frame, (camera, "color"), first[topic].header.frame_id)
+        _checked(topic, rig.check_frame, (camera, "color"), first[topic].header.frame_id)
     read = color_array if recording.transport == "raw" else lambda m: compressed_color_array(m)[0]
-    _check_size(color, told(color, read, first[color]), calibrated)
+    _check_size(color, _checked(color, read, first[color]), calibrated)
     depth = f"/{camera}/depth/image_raw"
     if depth in first:
-        image, _ = told(depth, depth_array, first[depth])
-        sensor = told(None, rig.camera, (camera, "depth"))
-        told(depth, rig.check_frame, (camera, "depth"), first[depth].header.frame_id)
+        image, _ = _checked(depth, depth_array, first[depth])
+        sensor = _checked(None, rig.camera, (camera, "depth"))
+        _checked(depth, rig.check_frame, (camera, "depth"), first[depth].header.frame_id)
         _check_size(depth, image, sensor)
         same_frame = (
             rig.info((camera, "depth")).header.frame_id
@@ -252,7 +257,7 @@ def _check_size(topic: str, image: np.ndarray, camera) -> None:
         )
 
 
-def told(topic: str | None, function, *args):
+def _checked(topic: str | None, function, *args):
     """Call a function; a ValueError becomes a line for the user that names the topic."""
     try:
         return function(*args)

@@ -1,0 +1,1 @@
+"""``disguisor run``: a bag is checked, played into the graph, and what comes out recorded."""
