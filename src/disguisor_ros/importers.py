@@ -10,13 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from disguisor_ros.bridge.room_bag import RoomBag
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.datasets import load_mvor, load_or_holistic, read_kinect_camera
+from disguisor_ros.progress import track
 
 #: Panoptic's world (y down) <- z-up world.
 _PANOPTIC_ZUP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -50,7 +49,7 @@ def import_or_holistic(source: Path, out: str, fps: float) -> None:
     data = load_or_holistic(source)
     canvas = {name: _grey_jpeg(camera) for name, camera in data.cameras.items()}
     with RoomBag(out, data.cameras, start_ns=_stamp(min(data.keypoints), fps)) as bag:
-        for frame in _track(sorted(data.keypoints)):
+        for frame in track(sorted(data.keypoints), "importing"):
             stamp = _stamp(frame, fps)
             for name in data.cameras:
                 bag.compressed_color(name, stamp, canvas[name])
@@ -62,7 +61,7 @@ def import_mvor(source: Path, out: str, fps: float) -> None:
     data = load_mvor(source)
     canvas = {name: _grey_jpeg(camera) for name, camera in data.cameras.items()}
     with RoomBag(out, data.cameras, start_ns=data.frames[0].stamp_ns) as bag:
-        for frame in _track(data.frames):
+        for frame in track(data.frames, "importing"):
             for name in data.cameras:
                 image = source / "dataset" / frame.files[name]
                 data_bytes = _encoded(image) if image.is_file() else canvas[name]
@@ -75,7 +74,7 @@ def import_panoptic(source: Path, out: str, fps: float) -> None:
     cameras = _panoptic_cameras(source / "camera_parameters.json", source)
     frames = _numbered(source, cameras, "*.jpg", lambda p: int(p.stem.rsplit("_", 1)[1]))
     with RoomBag(out, cameras, start_ns=_stamp(min(frames), fps)) as bag:
-        for frame in _track(sorted(frames)):
+        for frame in track(sorted(frames), "importing"):
             for name, path in frames[frame].items():
                 bag.compressed_color(name, _stamp(frame, fps), _encoded(path))
 
@@ -89,7 +88,7 @@ def import_disguisor(source: Path, out: str, fps: float) -> None:
     keypoints = _disguisor_keypoints(source)
     frames = _numbered(source, cameras, "*_color.jpg", lambda p: int(p.stem.split("_")[0]))
     with RoomBag(out, cameras, start_ns=_stamp(min(frames), fps)) as bag:
-        for frame in _track(sorted(frames)):
+        for frame in track(sorted(frames), "importing"):
             for name, path in frames[frame].items():
                 stamp, color = _stamp(frame, fps), _encoded(path)
                 depth_path = path.with_name(path.name.replace("_color.jpg", "_rgbd.tiff"))
@@ -227,10 +226,6 @@ def _grey_jpeg(camera: Camera) -> bytes:
 def _stamp(frame: int, fps: float) -> int:
     # A stamp of zero means "none" in ROS, so time starts at one second.
     return 1_000_000_000 + round(frame / fps * 1e9)
-
-
-def _track(items):
-    return track(items, "importing", console=Console(stderr=True))
 
 
 LAYOUTS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -15,3 +17,9 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
+
+
+def track(items: Iterable, description: str) -> Iterator:
+    """Iterate with a progress bar beside it."""
+    with progress_bar() as bar:
+        yield from bar.track(items, description=description)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import defaultdict
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from disguisor_ros.errors import UserError
@@ -28,6 +26,7 @@ from disguisor_ros.eval.peers import (
 from disguisor_ros.eval.report import Crop, cut, write_report
 from disguisor_ros.eval.scores import Face, ImageScore, score_image
 from disguisor_ros.eval.summary import breakdown, summarize
+from disguisor_ros.progress import track
 from disguisor_ros.sim.truth import Truth, load_truth, truth_folder
 
 #: Faces that the report shows before and after.
@@ -134,10 +133,7 @@ def evaluate(truth: Truth, pairs: BagPair, peer_images: int) -> Evaluation:
     notes: list[str] = []
     peers, identity = _others(truth, notes) if peer_images else ([], None)
     images, worst = [], {}
-    progress = track(
-        pairs, description="scoring", total=len(pairs), console=Console(file=sys.stderr)
-    )
-    for pair in progress:
+    for pair in track(pairs, "scoring"):
         if pair.after is None:
             continue
         key = pair.camera, pair.stamp_ns

@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +126,7 @@ def _summary(result: dict) -> str:
     )
 
 
+@dataclass(eq=False)
 class Fault:
     """Something that goes wrong for a while.
 
@@ -132,25 +135,30 @@ class Fault:
     name : str
     target : str
         Stage, camera or topic, for the record.
-    cameras : iterable of str
+    cameras : list of str
         Whose output it may interrupt.
     seconds : float
         How long it lasts.
     change : callable, optional
         What becomes of the messages that :attr:`kinds` of :attr:`cameras` name.
-    kinds : iterable of str
+    kinds : list of str
     undo : callable, optional
         Called at its end.
-    over : callable, optional
+    over : callable
         Whether it has ended before its time.
     """
 
-    def __init__(
-        self, name, target, cameras, seconds, change=None, kinds=(), undo=None, over=None
-    ):
-        self.name, self.target, self.cameras = name, target, set(cameras)
-        self.change, self.kinds, self.undo = change, set(kinds), undo
-        self.ends, self.over = time.monotonic() + seconds, over or (lambda: False)
+    name: str
+    target: str
+    cameras: list[str]
+    seconds: float
+    change: Callable | None = None
+    kinds: Sequence[str] = ()
+    undo: Callable | None = None
+    over: Callable[[], bool] = lambda: False
+
+    def __post_init__(self):
+        self.ends = time.monotonic() + self.seconds
 
     def hits(self, sample) -> bool:
         """Whether the fault changes this message."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from pathlib import Path
 import cv2
 import imageio_ffmpeg
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.pairs import BagPair, Pair
 from disguisor_ros.eval.scores import changed_pixels, region_boxes
+from disguisor_ros.progress import track
 
 #: Width of an image on the contact sheet and in the video, pixels.
 SHEET_WIDTH, VIDEO_WIDTH = 800, 640
@@ -62,8 +60,8 @@ def write_preview(bag: Path, anonymized: Path, folder: Path) -> tuple[Path, Path
     best: dict[str, _Shown] = {}
     stamps = np.concatenate([np.diff(sorted(pairs.stamps[camera])) for camera in pairs.cameras])
     fps = 1e9 / np.median(stamps) if len(stamps) else 1.0
-    progress = track(pairs, "pictures", len(pairs), console=Console(file=sys.stderr))
-    write_video(video, _video_frames(_keep_best(progress, best), pairs.cameras), fps)
+    shown = _keep_best(track(pairs, "pictures"), best)
+    write_video(video, _video_frames(shown, pairs.cameras), fps)
     picture = cv2.cvtColor(contact_sheet(best), cv2.COLOR_RGB2BGR)
     sheet.write_bytes(cv2.imencode(".png", picture)[1].tobytes())  # imwrite tells no error
     return sheet, video

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from disguisor_ros.core.assignment import assign
@@ -16,6 +15,7 @@ from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.eval.datasets import MVOR_COCO, MVOR_JOINTS, Mvor, load_mvor
 from disguisor_ros.eval.detected_views import detected_views
 from disguisor_ros.figures import write_figures
+from disguisor_ros.progress import track
 
 #: An annotated person counts as found when the shoulders are off by less, metres.
 _MATCH_M = 0.5
@@ -57,7 +57,7 @@ def evaluate(mvor: Mvor) -> dict:
     """
     estimator = PoseEstimator()
     rows = []
-    for frame in track(mvor.frames, description="mvor", console=Console(stderr=True)):
+    for frame in track(mvor.frames, "mvor"):
         persons = estimator(frame.keypoints, mvor.cameras, frame.stamp_ns)
         estimated = np.array([person.joints for person in persons]).reshape(-1, 17, 3)
         keypoints = {name: found[:, MVOR_COCO] for name, found in frame.keypoints.items()}

@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from disguisor_ros.core.anonymize import FaceRenderer
@@ -29,6 +28,7 @@ from disguisor_ros.errors import UserError
 from disguisor_ros.eval.datasets import OrHolistic, load_or_holistic
 from disguisor_ros.eval.scores import MIN_IOU
 from disguisor_ros.figures import write_figures
+from disguisor_ros.progress import track
 
 #: Rays through the boxes of one face pass this close to one point, metres: boxes show different
 #: sides of a head.
@@ -83,9 +83,7 @@ def run_stages(
     registrar = HeadRegistrar(template)
     renderers = {name: FaceRenderer(template) for name in cameras}
     regions, stage_ms = {}, {stage: [] for stage in STAGES}
-    for frame, found in track(
-        recording.keypoints.items(), "or_holistic", console=Console(stderr=True)
-    ):
+    for frame, found in track(recording.keypoints.items(), "or_holistic"):
         stamp_ns = recording.stamp_ns(frame)
         seen = {name: found.get(name, np.zeros((0, 17, 3))) for name in cameras}
         times = [time.perf_counter()]

@@ -9,13 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from disguisor_ros.core.face_detector import FaceDetector
 from disguisor_ros.core.pose2d import MODEL_TYPES, load_detector
 from disguisor_ros.errors import UserError
 from disguisor_ros.pose_models import default_face_model, default_model, reference_image
+from disguisor_ros.progress import track
 
 SIZES = ((1280, 720), (2048, 1536))
 
@@ -43,9 +43,7 @@ def main(args: argparse.Namespace) -> int:
     stages = _stages(args)
     source = _source(args.image)
     table = Table("stage", *(f"{w}x{h} ms" for w, h in SIZES), "people")
-    for name, stage in track(
-        stages.items(), console=Console(stderr=True), description="measuring"
-    ):
+    for name, stage in track(stages.items(), "measuring"):
         times, found = [], 0
         for size in SIZES:
             milliseconds, found = measure(stage, _fit(source, size), args.repeat)

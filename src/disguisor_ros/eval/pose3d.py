@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from disguisor_ros.core.cameras import Camera, look_at
@@ -17,6 +16,7 @@ from disguisor_ros.core.skeleton import STANDING_M
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.pose3d_bag import measure_bag, print_bag
 from disguisor_ros.figures import write_figures
+from disguisor_ros.progress import track
 
 #: What one curve varies while the other number stays as asked.
 _CAMERAS = (1, 2, 4, 6, 8, 12, 16)
@@ -58,9 +58,7 @@ def main(args: argparse.Namespace) -> int:
     settings |= {(args.cameras, count) for count in _PERSONS}
     rows = [
         {"cameras": cameras, "persons": persons, **measure(cameras, persons, args.frames)}
-        for cameras, persons in track(
-            sorted(settings), description="pose3d", console=Console(stderr=True)
-        )
+        for cameras, persons in track(sorted(settings), "pose3d")
     ]
     asked = next(r for r in rows if (r["cameras"], r["persons"]) == (args.cameras, args.persons))
     figures = {**asked, "growth": rows}

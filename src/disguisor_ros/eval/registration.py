@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from disguisor_ros.core.alignment import head_scale
@@ -20,6 +20,7 @@ from disguisor_ros.core.types import Head
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.head_scenes import Scene, adult, displaced, make_scene
 from disguisor_ros.figures import write_figures
+from disguisor_ros.progress import track
 
 #: Adults whose heads are rendered, and cameras of the scenes in turn.
 ADULTS = 6
@@ -56,10 +57,9 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--scenes: must be positive, got {args.scenes}")
     rng = np.random.default_rng(args.seed)
     models = [adult(rng) for _ in range(ADULTS)]
-    console = Console(stderr=True)
     scenes = [
         make_scene(rng, models, CAMERAS[k % len(CAMERAS)], clutter=k % 2 == 0)
-        for k in track(range(args.scenes), "scenes", console=console)
+        for k in track(range(args.scenes), "scenes")
     ]
     template = HeadTemplate.load()
     registrar = HeadRegistrar(template)
@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
         "filterreg": lambda head, evidence: filter_reg(template, head, evidence),
     }
     if not _probreg():
-        console.print("probreg is not installed: only our own method is measured")
+        print("probreg is not installed: only our own method is measured", file=sys.stderr)
         del methods["filterreg"]
     figures = {"scenes": args.scenes, "seed": args.seed}
     for name, method in methods.items():
@@ -96,7 +96,7 @@ def measure(method, scenes: list[Scene], registrar: HeadRegistrar, seed: int, na
     rng = np.random.default_rng(seed + 1)
     typical, milliseconds = [], []
     basin = {(s, t): [] for s in BASIN_SHIFTS_M for t in BASIN_TURNS_DEG}
-    for scene in track(scenes, name, console=Console(stderr=True)):
+    for scene in track(scenes, name):
         shift, turn = np.abs(rng.normal(size=2)) * TYPICAL[:2]
         error, ms = _trial(method, scene, registrar, rng, shift, turn, TYPICAL[2])
         typical.append((*error, shift, turn))
