@@ -264,13 +264,13 @@ def _behaviour(place, stays, times, rng) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def _turn_to(wanted: np.ndarray, rate: float = 3.5) -> np.ndarray:
-    """Heading that follows the wanted angles at no more than ``rate`` radians a second, (T,)."""
+def _turn_to(wanted: np.ndarray) -> np.ndarray:
+    """Heading that follows the wanted angles at no more than 3.5 radians a second, (T,)."""
     heading = np.empty_like(wanted)
     now = wanted[0]
     for k, angle in enumerate(wanted):
         off = (angle - now + np.pi) % (2 * np.pi) - np.pi
-        now += np.clip(off, -rate / RATE_HZ, rate / RATE_HZ)
+        now += np.clip(off, -3.5 / RATE_HZ, 3.5 / RATE_HZ)
         heading[k] = now
     return gaussian_filter1d(heading, 0.15 * RATE_HZ, mode="nearest")
 

@@ -458,12 +458,12 @@ def _waves(points, rng) -> np.ndarray:
     return total / 3
 
 
-def _self_occlusion(rest, normals, triangles, rays: int = 32) -> np.ndarray:
-    """Share of cosine-weighted rays from each vertex that leave the body, shape (V,)."""
+def _self_occlusion(rest, normals, triangles) -> np.ndarray:
+    """Share of 32 cosine-weighted rays from each vertex that leave the body, shape (V,)."""
     scene = o3d.t.geometry.RaycastingScene(nthreads=2)
     scene.add_triangles(rest, triangles.astype(np.uint32))
     rng = np.random.default_rng(5)
-    sphere = rng.normal(size=(rays, 3))
+    sphere = rng.normal(size=(32, 3))
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
     direction = normals[:, None] + 0.98 * sphere
     direction /= np.linalg.norm(direction, axis=2, keepdims=True)

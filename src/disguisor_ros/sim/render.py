@@ -498,13 +498,13 @@ def _mirror(directions, normals) -> np.ndarray:
     return (fresnel * np.clip(0.2 + 0.9 * up, 0.05, 1))[..., None]
 
 
-def _denoise(bake: Bake, reach: int = 4) -> np.ndarray:
+def _denoise(bake: Bake) -> np.ndarray:
     """Light averaged over neighbours on the same surface with like light, shape (h, w, 3)."""
     total = np.zeros_like(bake.light)
     weight = np.zeros((*bake.light.shape[:2], 1), dtype=np.float32)
     level = np.log(bake.light.mean(axis=2) + 0.02)
-    for di in range(-reach, reach + 1):
-        for dj in range(-reach, reach + 1):
+    for di in range(-4, 5):
+        for dj in range(-4, 5):
             move = ((di, dj), (0, 1))
             points = np.roll(bake.points, *move)
             off = np.einsum("hwc,hwc->hw", points - bake.points, bake.normals)

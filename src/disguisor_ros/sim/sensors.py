@@ -63,9 +63,9 @@ class ColorSensor:
         return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
 
 
-def _blur_motion(picture, moving, flow, least_px: float = 0.7) -> None:
+def _blur_motion(picture, moving, flow) -> None:
     """Smear ``picture`` in place along the way of its pixels during the exposure."""
-    fast = np.linalg.norm(flow, axis=1) > least_px
+    fast = np.linalg.norm(flow, axis=1) > 0.7  # pixels
     if not fast.any():
         return
     height, width = picture.shape[:2]

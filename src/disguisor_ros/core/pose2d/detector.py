@@ -19,6 +19,10 @@ SAME_PERSON_OKS = 0.5
 #: Overlap from which a pose explains a region.
 REGION_IOU = 0.3
 
+#: Part of their size by which tiles overlap, and by which a region is enlarged on every side.
+OVERLAP = 0.25
+MARGIN = 0.25
+
 
 class PoseDetector:
     """Finds people in images of one camera.
@@ -196,19 +200,19 @@ def _whole(image: np.ndarray) -> np.ndarray:
     return np.array([0, 0, image.shape[1], image.shape[0]])
 
 
-def _tiles(image: np.ndarray, count: int, overlap: float = 0.25) -> list[np.ndarray]:
+def _tiles(image: np.ndarray, count: int) -> list[np.ndarray]:
     """Windows in ``count`` rows and columns that overlap by a part of their size."""
     size = np.array([image.shape[1], image.shape[0]])
-    tile = np.minimum(np.ceil(size / (count - (count - 1) * overlap)).astype(int), size)
+    tile = np.minimum(np.ceil(size / (count - (count - 1) * OVERLAP)).astype(int), size)
     starts = np.rint(np.linspace(0, 1, count)[:, None] * (size - tile)).astype(int)
     return [np.array([x, y, *tile]) for y in starts[:, 1] for x in starts[:, 0]]
 
 
-def _grow(region: np.ndarray, shape: tuple, margin: float = 0.25) -> np.ndarray | None:
+def _grow(region: np.ndarray, shape: tuple) -> np.ndarray | None:
     """Square window around a region with room on every side, inside the image."""
     if not np.isfinite(region).all():
         return None
-    side = max(region[2:].max() * (1 + 2 * margin), 32.0)
+    side = max(region[2:].max() * (1 + 2 * MARGIN), 32.0)
     center = region[:2] + region[2:] / 2
     size = (shape[1], shape[0])
     low = np.clip(np.floor(center - side / 2), 0, size).astype(int)
