@@ -36,6 +36,8 @@ def test_core_knows_neither_ros_nor_the_rest_of_the_package(path):
 def test_nodes_do_not_import_nodes(path):
     found = {n for n in imports(path) if n.startswith("disguisor_ros.nodes")}
     assert all(n.startswith("disguisor_ros.nodes.common.") for n in found)
+    around = tuple(f"disguisor_ros.{n}" for n in ("graph", "security", "run", "sim", "eval"))
+    assert not [n for n in imports(path) if n.startswith(around)]
 
 
 @pytest.mark.parametrize("path", modules("sim") + modules("eval"), ids=lambda p: p.stem)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from disguisor_ros.bridge.topics import STAGES
 from disguisor_ros.errors import UserError
-from disguisor_ros.security import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -46,7 +46,7 @@ def make():
         ])  # fmt: skip
         made.append(Pose2DNode())
         made[-1].detector = Detector()
-        made[-1].publishers_here = {"a": Publisher(), "b": Publisher()}
+        made[-1].outputs = {"a": Publisher(), "b": Publisher()}
         return made[-1]
 
     yield node
@@ -69,7 +69,7 @@ def test_header_is_kept_and_colours_are_rgb(make):
     node = make()
     node._on_image("a", image(1_000_000_007))
     node.work()
-    (out,) = node.publishers_here["a"]
+    (out,) = node.outputs["a"]
     assert (out.header.stamp.sec, out.header.stamp.nanosec) == (1, 7)
     assert out.header.frame_id == "a_color_optical_frame"
     assert read_keypoints(out).shape == (1, 17, 3)
@@ -81,7 +81,7 @@ def test_other_encodings(make, channels, encoding):
     node = make()
     node._on_image("a", image(0, (31, 40, channels), encoding))
     node.work()
-    assert len(node.publishers_here["a"]) == 1
+    assert len(node.outputs["a"]) == 1
     assert node.detector.calls[0][0].shape == (31, 40, 3)
 
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_gets_no_keypoints(make):
             node.work()
     node._on_image("a", image(200_000_000))
     node.work()
-    assert [m.header.stamp.nanosec for m in node.publishers_here["a"]] == [200_000_000]
+    assert [m.header.stamp.nanosec for m in node.outputs["a"]] == [200_000_000]
 
 
 def test_compressed_and_corrupt_jpeg(make):
@@ -111,7 +111,7 @@ def test_compressed_and_corrupt_jpeg(make):
             with pytest.raises(ValueError, match="compressed image"):
                 node.work()
     node.work()
-    assert len(node.publishers_here["a"]) == 1
+    assert len(node.outputs["a"]) == 1
 
 
 def test_known_people_are_looked_for_for_a_second(make):
@@ -139,6 +139,6 @@ def test_overrun_drops_whole_instants(make):
         node._on_image("b", image(k * 10**8 + 10**6))
     for _ in range(12):
         node.work()
-    stamps = [[m.header.stamp.nanosec // 10**8 for m in node.publishers_here[c]] for c in "ab"]
+    stamps = [[m.header.stamp.nanosec // 10**8 for m in node.outputs[c]] for c in "ab"]
     assert stamps == [[2, 3, 4, 5]] * 2
     assert node.drops["overrun"] == 4

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from disguisor_ros import cli, security
-from disguisor_ros.security import STAGES, policy
+from disguisor_ros.bridge.topics import STAGES
+from disguisor_ros.security import policy
 
 CAMERAS = ["cn01", "cn02"]
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,8 +10,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from disguisor_ros.bridge.diagnostics import PREFIX
+from disguisor_ros.bridge.topics import STAGES
 from disguisor_ros.nodes.common.qos import NO_EVENTS, RESULT
-from disguisor_ros.security import STAGES
 
 #: After this long without data a topic is reported.
 SILENCE_S = 5.0
