@@ -281,6 +281,12 @@ def write_regions(header, regions: list[Region]) -> msg.FaceRegions:
     return out
 
 
+def write_topology(name: str, vertices: np.ndarray, faces: np.ndarray) -> msg.MeshTopology:
+    """MeshTopology of a mesh: what does not change from instant to instant."""
+    triangles = flat(faces.astype(np.uint32), "I")
+    return msg.MeshTopology(name=name, vertex_count=len(vertices), triangles=triangles)
+
+
 def _check_count(items, name: str) -> None:
     if len(items) > MAX_PEOPLE:
         raise ValueError(f"{len(items)} {name} in one message; at most {MAX_PEOPLE} are taken")

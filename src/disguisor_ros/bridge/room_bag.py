@@ -166,9 +166,7 @@ class RoomBag:
         x, y, z, w = map(float, to_quaternion(camera.tf_world_camera[:3, :3]))
         position = types["geometry_msgs/msg/Vector3"](*map(float, camera.center))
         return types["geometry_msgs/msg/TransformStamped"](
-            header=types["std_msgs/msg/Header"](
-                stamp=self._time(stamp_ns), frame_id=WORLD_FRAME
-            ),
+            header=types["std_msgs/msg/Header"](stamp=self._time(stamp_ns), frame_id=WORLD_FRAME),
             child_frame_id=frame,
             transform=types["geometry_msgs/msg/Transform"](
                 translation=position, rotation=types["geometry_msgs/msg/Quaternion"](x, y, z, w)

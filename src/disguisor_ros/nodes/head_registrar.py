@@ -6,12 +6,11 @@ import time
 from collections import Counter
 from functools import cached_property
 
-import numpy as np
 from visualization_msgs.msg import MarkerArray
 
 from disguisor_msgs.msg import Bodies, Heads, MeshTopology
 from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
-from disguisor_ros.bridge.messages import flat, read_bodies, read_frame_set, write_heads
+from disguisor_ros.bridge.messages import read_bodies, read_frame_set, write_heads, write_topology
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.registration import HeadRegistrar
 from disguisor_ros.nodes.common.process import run_node
@@ -39,13 +38,7 @@ class HeadRegistrarNode(StageNode):
         self.publisher = self.offer(Heads, "/disguisor/heads", RESULT)
         self.marker_publisher = self.offer(MarkerArray, "/disguisor/markers", RESULT)
         self.topology = self.offer(MeshTopology, "/disguisor/head_topology", LATCHED)
-        self.topology.publish(
-            MeshTopology(
-                name="head",
-                vertex_count=len(self.template.vertices),
-                triangles=flat(self.template.faces.astype(np.uint32), "I"),
-            )
-        )
+        self.topology.publish(write_topology("head", self.template.vertices, self.template.faces))
         self.listen_calibration("depth")
         self.listen_depth(self.cameras)
         self.listen(Bodies, "/disguisor/bodies", self._on_bodies, WORK)

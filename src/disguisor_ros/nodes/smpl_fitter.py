@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from functools import cached_property
 
-import numpy as np
 from visualization_msgs.msg import MarkerArray
 
 from disguisor_msgs.msg import Bodies, MeshTopology, Persons3D
 from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
-from disguisor_ros.bridge.messages import flat, read_frame_set, read_persons, write_bodies
+from disguisor_ros.bridge.messages import (
+    read_frame_set,
+    read_persons,
+    write_bodies,
+    write_topology,
+)
 from disguisor_ros.core.body_models import load_anny, load_smplx
 from disguisor_ros.core.fitting import BodyFitter
 from disguisor_ros.nodes.common.process import run_node
@@ -43,13 +47,7 @@ class SmplFitterNode(StageNode):
         self.publisher = self.offer(Bodies, "/disguisor/bodies", RESULT)
         self.marker_publisher = self.offer(MarkerArray, "/disguisor/markers", RESULT)
         self.topology = self.offer(MeshTopology, "/disguisor/body_topology", LATCHED)
-        self.topology.publish(
-            MeshTopology(
-                name="body",
-                vertex_count=len(self.model.vertices),
-                triangles=flat(self.model.faces.astype(np.uint32), "I"),
-            )
-        )
+        self.topology.publish(write_topology("body", self.model.vertices, self.model.faces))
         self.listen_calibration("color")
         self.listen_keypoints(self.cameras)
         self.listen(Persons3D, "/disguisor/persons3d", self._on_persons, WORK)
