@@ -29,42 +29,12 @@ def load(path: Path):
             (data.stamp_ns(f), {n: k.get(n, np.zeros((0, 17, 3))) for n in data.cameras})
             for f, k in data.keypoints.items()
         ]
-    from disguisor_ros.bridge.bags import open_bag
-    from disguisor_ros.core.cameras import Camera, invert_rigid
-    from disguisor_ros.sim.truth import load_truth, truth_folder
+    from disguisor_ros.eval.pose3d_bag import instants
 
-    truth = load_truth(truth_folder(path))
-    cameras = {
-        n: Camera(
-            n,
-            c["width"],
-            c["height"],
-            np.array(c["matrix"]),
-            invert_rigid(np.array(c["tf_world_camera"])),
-            np.array(c["distortion"]),
-            c["model"],
-        )
-        for n, c in truth.cameras.items()
-    }
-    found = {}
-    with open_bag(path) as reader:
-        connections = [c for c in reader.connections if c.topic.endswith("/keypoints2d")]
-        for connection, _, raw in reader.messages(connections):
-            message = reader.deserialize(raw, connection.msgtype)
-            stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-            persons = [p.keypoints.reshape(17, 3) for p in message.persons]
-            found[connection.topic.split("/")[1], stamp] = (
-                np.array(persons, dtype=float) if persons else np.zeros((0, 17, 3))
-            )
+    found = [(one.stamp_ns, one.cameras, one.keypoints) for one in instants(path)]
+    cameras = {n: c for _, seeing, _ in found for n, c in seeing.items()}
     return cameras, [
-        (
-            f["stamp_ns"],
-            {
-                n: found.get((n, c["stamp_ns"]), np.zeros((0, 17, 3)))
-                for n, c in f["cameras"].items()
-            },
-        )
-        for f in truth.frames
+        (stamp, {n: k.get(n, np.zeros((0, 17, 3))) for n in cameras}) for stamp, _, k in found
     ]
 
 
