@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from disguisor_ros.core.motion import fading_s, motion_noise
-from disguisor_ros.core.skeleton import BONE_COVARIANCE_M2, BONE_LENGTH_M
+from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_OF_SIZE_M, BONE_OWN_M2
 
 #: Spectral density of each joint's acceleration, m^2/s^3, as white noise: what a joint does in a
 #: second does not depend on the frame rate. Wrists and ankles swing.
@@ -96,8 +96,9 @@ class Track:
         See :class:`Prediction`.
     body : ndarray, shape (17, 3), or None
         See :class:`Prediction`.
-    bones, bone_covariance : ndarray, shapes (26,) and (26, 26), metres and square metres
-        Lengths of the person's bones as far as they were measured.
+    bone_weight, bone_excess : ndarray, shape (26,)
+        Of all that was measured of the person's bones: inverse variances, and how much longer
+        than usual the bones were, weighted by these.
     seen_s, vain_s : float
         Seconds in which the person was seen, and those since then in which the cameras that saw
         the person last have looked in vain.
@@ -118,8 +119,8 @@ class Track:
     body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.3**2]))
     drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     body: np.ndarray | None = None
-    bones: np.ndarray = field(default_factory=BONE_LENGTH_M.copy)
-    bone_covariance: np.ndarray = field(default_factory=BONE_COVARIANCE_M2.copy)
+    bone_weight: np.ndarray = field(default_factory=lambda: np.zeros(26))
+    bone_excess: np.ndarray = field(default_factory=lambda: np.zeros(26))
     age: int = 0
     hits: int = 1
     seen_s: float = 0.0
@@ -179,10 +180,12 @@ def predict(tracks: list[Track], stamp_ns: int) -> list[Prediction]:
     spread += _AGILITY[:, None] * motion_noise(1.0, soon)[0, 0]
     covariance = np.array([track.covariance for track in tracks]) + spread[..., None] * _EYE
     body_variance = (speed_variance + _STROLL**2) * elapsed**2
+    bones, bone_variance = lengths_of_bones(tracks)
+    bone_variance += _BONE_LEAST_M**2
     return [
         Prediction(
             joints[k], covariance[k], float(body_variance[k, 0, 0]), track.drift, track.body,
-            track.bones, track.bone_covariance.diagonal() + _BONE_LEAST_M**2,
+            bones[k], bone_variance[k],
         )
         for k, track in enumerate(tracks)
     ]  # fmt: skip
@@ -193,23 +196,27 @@ def learn_bones(
 ) -> None:
     """Take measured lengths of the bones of T people and their variances, shape (T, 26).
 
-    Detectors' errors stay for a while: what was measured just before says little more. Each
-    bone also tells how tall the person is, and so of the others.
+    Detectors' errors stay for a while: what was measured just before says little more.
     """
-    if not tracks:
-        return
-    seen = np.isfinite(variance)
-    missed_s = np.array([[max(track.missed_s(stamp_ns), 1e-3)] for track in tracks])
-    noise = np.where(seen, variance, 1.0) * np.maximum(_BONE_S / missed_s, 1.0)
-    covariance = np.array([track.bone_covariance for track in tracks])
-    known = covariance * seen[..., None]
-    total = known * seen[:, None] + noise[..., None] * np.eye(len(BONE_LENGTH_M))
-    gain = np.linalg.solve(total, known).swapaxes(1, 2)
-    covariance -= gain @ known
-    bones = np.array([track.bones for track in tracks])
-    bones += (gain @ ((length - bones) * seen)[..., None])[..., 0]
-    for k, track in enumerate(tracks):
-        track.bones, track.bone_covariance = bones[k], covariance[k]
+    for track, bones, spread in zip(tracks, length, variance, strict=True):
+        weight = min(max(track.missed_s(stamp_ns), 1e-3) / _BONE_S, 1.0) / spread
+        track.bone_weight += weight
+        track.bone_excess += weight * (bones - BONE_LENGTH_M)
+
+
+def lengths_of_bones(tracks: list[Track]) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of the bones of T people as far as they were measured, and their variances, (T, 26).
+
+    Each bone also tells how tall the person is, and so of the others.
+    """
+    weight = np.array([track.bone_weight for track in tracks])
+    excess = np.array([track.bone_excess for track in tracks])
+    left = 1.0 / (1.0 + BONE_OWN_M2 * weight)
+    size_variance = 1.0 / (1.0 + (left * weight) @ BONE_OF_SIZE_M**2)[:, None]
+    size = size_variance * ((left * excess) @ BONE_OF_SIZE_M)[:, None]
+    length = BONE_LENGTH_M + left * (BONE_OWN_M2 * excess + BONE_OF_SIZE_M * size)
+    variance = left * BONE_OWN_M2 + (left * BONE_OF_SIZE_M) ** 2 * size_variance
+    return length, variance
 
 
 def learn_motion(
