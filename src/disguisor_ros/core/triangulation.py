@@ -166,14 +166,14 @@ def renewed(observations: Rays, joints: np.ndarray) -> np.ndarray:
     joints : ndarray, shape (P, 17, 3), metres, world
         As expected; NaN where nothing is.
     """
-    expected = residuals(observations, joints)
-    person, joint = np.nonzero((expected > ROBUST).sum(axis=1) > 1)
+    expected = _costs(observations, joints)
+    doubted = (expected > ROBUST**2).sum(axis=1) > 1
+    person, joint = np.nonzero(doubted & (np.nansum(expected, axis=1) > _FAR**2))
     if len(person) == 0:
         return joints
     seen = observations.pick(person, joint)
     agreed = consensus_points(seen)
-    cost = np.minimum(residuals(seen, agreed)[0].T, _FAR) ** 2
-    gain = np.nansum(np.minimum(expected[person, :, joint], _FAR) ** 2 - cost, axis=1)
+    gain = np.nansum(expected[person, :, joint] - _costs(seen, agreed)[0].T, axis=1)
     better = gain > _FAR**2
     joints = joints.copy()
     joints[person[better], joint[better]] = agreed[0, better]
@@ -222,20 +222,18 @@ def unswap(observations: Rays, joints: np.ndarray) -> Rays:
 
     A limb of a view is exchanged when that brings its rays clearly closer to the joints.
     """
-    straight = residuals(observations, joints)
-    doubtful = np.nonzero((straight > 3.0).any(axis=(1, 2)))[0]
+    straight = _costs(observations, joints)
+    doubtful = np.nonzero((straight > 3.0**2).any(axis=(1, 2)))[0]
     if len(doubtful) == 0:
         return observations
     mirrored = observations.take(doubtful)
     mirrored = Rays(
         mirrored.centers, mirrored.rays[:, :, MIRROR], mirrored.score[:, :, MIRROR]
     )
-    crossed = residuals(mirrored, joints[doubtful])
-    straight = straight[doubtful]
-    both = np.isfinite(straight) & np.isfinite(crossed)
-    before = np.where(both, np.minimum(straight, 4.0) ** 2, 0.0)
-    after = np.where(both, np.minimum(crossed, 4.0) ** 2, 0.0)
-    gain, clear = (before - after) @ _LIMBS.T, 4.0 * np.sqrt(both @ _LIMBS.T) + 1e-9
+    change = straight[doubtful] - _costs(mirrored, joints[doubtful])
+    both = np.isfinite(change)
+    gain = np.where(both, change, 0.0) @ _LIMBS.T
+    clear = 4.0 * np.sqrt(both @ _LIMBS.T) + 1e-9
     swapped = (gain > clear) @ _LIMBS > 0
     rays, score = observations.rays.copy(), observations.score.copy()
     rays[doubtful] = np.where(swapped[..., None], mirrored.rays, rays[doubtful])
@@ -243,13 +241,17 @@ def unswap(observations: Rays, joints: np.ndarray) -> Rays:
     return Rays(observations.centers, rays, score)
 
 
-def residuals(observations: Rays, joints: np.ndarray) -> np.ndarray:
-    """Distances of rays from joints in standard deviations, shape (P, V, 17); NaN without ray."""
-    return in_sigmas(observations, *ray_errors(observations, joints))
+def _costs(observations: Rays, joints: np.ndarray) -> np.ndarray:
+    """Squared residuals of rays, none more than ``_FAR``, shape (P, V, 17); NaN without ray."""
+    residual = in_sigmas(observations, *ray_errors(observations, joints))
+    return np.minimum(residual, _FAR) ** 2
 
 
 def in_sigmas(observations: Rays, depth, aside2, sigma2) -> np.ndarray:
-    """Residuals by what :func:`ray_errors` gives."""
+    """Distances of rays from joints in standard deviations, by :func:`ray_errors`, (P, V, 17).
+
+    NaN without ray.
+    """
     residual = np.where(depth > 0.05, np.sqrt(aside2 / sigma2) * observations.score, 10.0)
     return np.where((observations.score > 0) & np.isfinite(depth), residual, np.nan)
 
