@@ -129,7 +129,7 @@ def affinities(
     pairs = RayPairs(detections, first, second)
     value = pair_affinity(pairs, floor_z_m)
     straight[first, second] = straight[second, first] = value
-    close = np.partition(pairs.residual, 4, axis=1)[:, 4] < _WORST
+    close = (pairs.residual < _WORST).sum(axis=1) > 4
     doubtful = (value < 0.4) & close
     if doubtful.any():
         first, second = first[doubtful], second[doubtful]

@@ -141,9 +141,9 @@ def similarity(pixels_a, pixels_b, weight, area) -> np.ndarray:
 
 
 def extent_area(pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Area of the box around the keypoints that were found, square pixels, shape (...)."""
+    """Area of the box around the keypoints that were found, square pixels, shape (N,) or ()."""
     # The joints first: along a short last axis least and most take twice as long.
-    found, pixels = np.moveaxis(score > 0, -1, 0)[..., None], np.moveaxis(pixels, -2, 0).copy()
+    found, pixels = (score > 0).T[..., None], pixels.swapaxes(0, -2).copy()
     low = np.where(found, pixels, np.inf).min(axis=0)
     high = np.where(found, pixels, -np.inf).max(axis=0)
     sides = np.where(np.isfinite(high - low), high - low, 0.0)

@@ -44,32 +44,36 @@ _EYE = np.eye(3)
 
 @dataclass
 class Prediction:
-    """Joints of a track at an instant.
+    """Joints of T tracks at an instant, or of one without the first axis (:meth:`of`).
 
     Parameters
     ----------
-    joints : ndarray, shape (17, 3), metres, world
-    covariance : ndarray, shape (17, 3, 3), square metres
+    joints : ndarray, shape (T, 17, 3), metres, world
+    covariance : ndarray, shape (T, 17, 3, 3), square metres
         Of each joint by itself: limbs may do anything.
-    body_variance : float, square metres
+    body_variance : ndarray, shape (T,), square metres
         Per axis, of the body as a whole.
-    drift : ndarray, shape (17, 3), metres
+    drift : ndarray, shape (T, 17, 3), metres
         One standard deviation of a shift of all joints together along the rays of the one view
         that saw them.
-    body : ndarray, shape (17, 3), metres, world, or None
+    body : list of ndarray, shape (17, 3), metres, world, or None
         Joints when the distance was last measured: what the person's size and height are known
         from. None if it never was.
-    bones, bone_variance : ndarray, shape (26,), metres and square metres
+    bones, bone_variance : ndarray, shape (T, 26), metres and square metres
         Lengths of the person's bones.
     """
 
     joints: np.ndarray
     covariance: np.ndarray
-    body_variance: float
+    body_variance: np.ndarray
     drift: np.ndarray
-    body: np.ndarray | None
+    body: list[np.ndarray | None]
     bones: np.ndarray
     bone_variance: np.ndarray
+
+    def of(self, track: int) -> Prediction:
+        """One track's part."""
+        return Prediction(*(part[track] for part in vars(self).values()))
 
 
 @dataclass
@@ -159,13 +163,14 @@ class Track:
         self.vain_s = 0.0
 
 
-def predict(tracks: list[Track], stamp_ns: int) -> list[Prediction]:
+def predict(tracks: list[Track], stamp_ns: int) -> Prediction:
     """Where people are at a later time.
 
     Bodies go on as they went for a while; what the joints did beside that fades at once.
     """
     if not tracks:
-        return []
+        joints, bones = np.zeros((0, 17, 3)), np.zeros((0, 26))
+        return Prediction(joints, joints[..., None] * _EYE, bones[:, 0], joints, [], bones, bones)
     elapsed = np.array([track.missed_s(stamp_ns) for track in tracks])[:, None, None]
     soon = np.minimum(elapsed, _HORIZON_S)
     speed_variance = np.array([track.body_covariance[1, 1] for track in tracks])[:, None, None]
@@ -182,13 +187,10 @@ def predict(tracks: list[Track], stamp_ns: int) -> list[Prediction]:
     body_variance = (speed_variance + _STROLL**2) * elapsed**2
     bones, bone_variance = lengths_of_bones(tracks)
     bone_variance += _BONE_LEAST_M**2
-    return [
-        Prediction(
-            joints[k], covariance[k], float(body_variance[k, 0, 0]), track.drift, track.body,
-            bones[k], bone_variance[k],
-        )
-        for k, track in enumerate(tracks)
-    ]  # fmt: skip
+    drift, body = np.array([track.drift for track in tracks]), [track.body for track in tracks]
+    return Prediction(
+        joints, covariance, body_variance[:, 0, 0], drift, body, bones, bone_variance
+    )
 
 
 def learn_bones(
@@ -221,7 +223,8 @@ def lengths_of_bones(tracks: list[Track]) -> tuple[np.ndarray, np.ndarray]:
 
 def learn_motion(
     tracks: list[Track],
-    expected: list[Prediction],
+    expected: np.ndarray,
+    expected_covariance: np.ndarray,
     joints: np.ndarray,
     covariance: np.ndarray,
     drift: np.ndarray,
@@ -239,12 +242,11 @@ def learn_motion(
     variance = per_axis(covariance) + (guessed**2 + drift**2).sum(axis=-1)
     motion = np.array([track.velocity_variance for track in tracks])
     motion += _AGILITY * np.minimum(elapsed, _HORIZON_S)
-    noise = variance + per_axis(np.array([there.covariance for there in expected]))
+    noise = variance + per_axis(expected_covariance)
     gain = motion * elapsed**2 / (motion * elapsed**2 + noise)
     velocity = np.array([track.velocity for track in tracks])
     velocity *= np.exp(-elapsed / _FADE_S)[..., None]
-    surprise = joints - np.array([there.joints for there in expected])
-    velocity += (gain / elapsed)[..., None] * surprise
+    velocity += (gain / elapsed)[..., None] * (joints - expected)
     left = np.minimum(np.maximum(motion * (1.0 - gain), 0.05**2), 1.5**2)
     # The trunk's velocity by a Kalman filter, whose own place lags behind the joints.
     moved = _OF_TRUNK @ (joints - np.array([track.joints for track in tracks]))
