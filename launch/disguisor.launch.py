@@ -18,9 +18,10 @@ from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from disguisor_ros.errors import MISCONFIGURED, UserError
+from disguisor_ros.errors import MISCONFIGURED
 from disguisor_ros.graph import ENVIRONMENT, read_cameras, read_world_frame
 from disguisor_ros.paths import share
+from disguisor_ros.run.recording import inspect
 from disguisor_ros.security import ROOT
 from launch import LaunchDescription
 
@@ -38,7 +39,7 @@ ARGUMENTS = {
     "image_transport": (
         "",
         ["", "raw", "compressed"],
-        "which colour topics to read; empty: as in the config",
+        "which colour topics to read; empty: as in the bag, or in the config",
     ),
     "pose2d": (
         "false",
@@ -52,6 +53,10 @@ ARGUMENTS = {
     ),
     "discovery": ("LOCALHOST", ["LOCALHOST", "SUBNET"], "who may discover the graph"),
 }
+
+#: A bag is played so long after the stages were started, seconds: what comes before all of them
+#: listen does not come out.
+PLAYED_AFTER_S = 8
 
 #: So that no stage outlives a launch that was killed; Linux only.
 DIE_WITH_LAUNCH = "setpriv --pdeathsig TERM" if shutil.which("setpriv") else None
@@ -86,8 +91,10 @@ def processes(context):
     cameras = read_cameras(Path(given["cameras_file"]))
     # One line about a file that is none of parameters; each stage would print a page.
     world_frame = read_world_frame(Path(given["config"]))
-    if given["bag"] and not Path(given["bag"]).exists():
-        raise UserError(f"{given['bag']}: there is no such bag")
+    bag = None
+    if given["bag"]:
+        bag = inspect(given["bag"], cameras, given["pose2d"] != "true", world_frame)
+        given["image_transport"] = given["image_transport"] or bag.transport
     shared = [
         given["config"],
         given["cameras_file"],
@@ -116,10 +123,13 @@ def processes(context):
     out += [stage("face_renderer", c, "backend", "image_transport") for c in cameras]
     if given["pose2d"] == "true":
         out.append(stage("pose2d", "", "image_transport"))
-    if given["bag"]:
+    if bag:
+        # A bag may also hold what a graph said while it was recorded, which nobody must hear.
+        only = ["--topics", "/tf_static", *sorted(bag.topics)]
+        after = ["--delay", str(PLAYED_AFTER_S)]
         out.append(
             ExecuteProcess(
-                cmd=["ros2", "bag", "play", given["bag"], "--clock"],
+                cmd=["ros2", "bag", "play", str(bag.path), "--clock", *after, *only],
                 additional_env={"ROS_SECURITY_ENCLAVE_OVERRIDE": f"{ROOT}/player"},
                 output="screen",
             )

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from disguisor_ros.core.anonymize import MODES, AnonymizedImage, FaceRenderer, blank
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.face_cover import outline_of
+from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.named_face import CAP_EDGE_M, CHIN_M, below_cap, named_box
 from disguisor_ros.core.posed_head import pose_head
 from disguisor_ros.core.rendering import EmbreeBackend, Window
@@ -447,6 +448,26 @@ def test_a_head_is_covered_all_along_the_way_that_it_may_be_off(true, way, sigma
     assert not face.any() or touched[face].mean() > 0.97
 
 
+def test_no_face_is_drawn_where_nobody_may_be():
+    """A stray detection put the face of nobody over a surgical field: now a smooth patch."""
+    image = np.full((240, 320, 3), 90, np.uint8)
+    result = replace(image, [unsure_head((2.0, 0.0, 0.0), (0.1, 0.3, 0.1))])
+    assert result.regions and np.ptp(result.image) <= 1
+    assert np.ptp(replace(image, [head_at(TEMPLATE)]).image) > 20
+
+
+def test_no_hair_is_drawn_over_a_cap():
+    """Above the forehead, 7.5 cm over the ears, what surrounds the face goes on."""
+    image, template = np.full((240, 320, 3), 200, np.uint8), HeadTemplate.load()
+    head = head_at(template, 0.8)
+    result = FaceRenderer(template)(image, CAMERA, [head], no_keypoints())
+    drawn = np.flatnonzero((np.ptp(result.image, axis=2) > 5).any(axis=1))
+    forehead = template.vertices[template.face]
+    forehead = forehead[forehead[:, 2].argmax()]
+    row = CAMERA.matrix[1, 2] - 300 * forehead[2] / (0.8 - forehead[0])
+    assert result.regions[0].polygon[:, 1].min() < row - 4 and row - 1 < drawn[0] < row + 4
+
+
 def test_who_may_stand_right_under_a_camera_costs_little_of_its_image():
     """Just out of view, 0.3 m before the camera: 12 cm off along its axis, 28 cm to the right."""
     touched = changed(room(), replace(room(), [unsure_head((0.4, 0, -0.35), (0.25, -0.25, 0))]))
@@ -688,7 +709,7 @@ def test_two_runs_are_identical():
 
 def test_a_head_that_may_be_turned_less_is_covered_from_the_side():
     """In the fault campaign a head was taken to be turned 30 degrees further than it was."""
-    image = np.full((240, 320, 3), 90, np.uint8)
+    image = room()
     sure, doubtful = (
         changed(image, replace(image, [head_at(TEMPLATE, 2.0, away_deg=150.0, sigma_m=sigma)]))
         for sigma in (0.005, 0.02)

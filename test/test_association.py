@@ -14,7 +14,7 @@ from disguisor_ros.core.association import (
     pair_affinity,
     track_affinity,
 )
-from disguisor_ros.core.detections import checked_keypoints, gather_detections
+from disguisor_ros.core.detections import gather_detections
 from disguisor_ros.core.skeleton import MIRROR
 
 RIG = camera_ring(3)
@@ -73,9 +73,9 @@ def test_missing_values_are_missing_keypoints():
     keypoints = np.full((1, 17, 3), 0.5)
     keypoints[0, 3] = np.nan
     keypoints[0, 4, 2] = 0.0
-    checked = checked_keypoints("cam1", keypoints)
-    assert np.isfinite(checked).all()
-    assert list(np.nonzero(checked[0, :, 2] == 0)[0]) == [3, 4]
+    found = gather_detections({"cam1": keypoints}, RIG)
+    assert np.isfinite(found.pixels).all() and np.isfinite(found.rays).all()
+    assert list(np.nonzero(found.score[0] == 0)[0]) == [3, 4]
 
 
 @pytest.mark.parametrize("shape", [(1, 15, 3), (1, 25, 3), (17, 3), (1, 17, 2)])

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import small_room
 import yaml
 
 from disguisor_ros.bridge.topics import STAGES
@@ -80,6 +81,26 @@ def test_every_process_has_its_own_enclave(start):
 def test_a_file_that_is_not_there_is_named(start, argument):
     with pytest.raises(UserError, match="/nowhere/x.yaml: "):
         start(**{argument: "/nowhere/x.yaml"})
+
+
+def test_of_a_bag_only_the_cameras_of_the_file_are_played(start, tmp_path):
+    """Nor what a graph said while the bag was recorded."""
+    bag = small_room.write(tmp_path / "in", frames=2)
+    cameras = tmp_path / "two.yaml"
+    cameras.write_text("/**: {ros__parameters: {cameras: [cn01, cn02]}}")
+    player = start(bag=str(bag), cameras_file=str(cameras))[-1]
+    words = ["".join(w.text for w in part) for part in player.cmd]
+    assert words[:4] == ["ros2", "bag", "play", str(bag)]
+    kinds = ["color/camera_info", "color/image_raw", "depth/camera_info", "depth/image_raw"]
+    kinds.append("keypoints2d")
+    topics = [f"/{c}/{k}" for c in ("cn01", "cn02") for k in kinds]
+    assert words[words.index("--topics") + 1 :] == ["/tf_static", *topics]
+
+
+def test_a_bag_without_a_camera_of_the_file_is_refused(start, tmp_path):
+    bag = small_room.write(tmp_path / "in", frames=2)
+    with pytest.raises(UserError, match="camera 'left' is not in .*; it has cn01, cn02, cn03"):
+        start(bag=str(bag))
 
 
 def test_a_stage_that_cannot_work_as_configured_ends_the_launch(launch_file):

@@ -52,7 +52,7 @@ def tracked(body, drift=None, elapsed_s=0.2):
     """Prediction of a track that measured somebody a moment ago."""
     track = Track(1, body, CERTAIN, 0, body=body)
     track.drift = np.zeros((17, 3)) if drift is None else drift
-    return predict([track], round(elapsed_s * 1e9))[0]
+    return predict([track], round(elapsed_s * 1e9)).of(0)
 
 
 def test_a_track_that_was_measured_knows_the_distance_of_a_child():
@@ -71,7 +71,8 @@ def test_seeing_the_same_body_again_and_again_makes_nobody_surer():
         ray = track.joints - CAMERA.center
         track.drift = ray * sigma_m / np.linalg.norm(ray, axis=1, keepdims=True)
         track.stamp_ns = step * 33_000_000
-        one = settle(*view_of(BODY), 0.0, predict([track], track.stamp_ns + 33_000_000)[0], None)
+        there = predict([track], track.stamp_ns + 33_000_000).of(0)
+        one = settle(*view_of(BODY), 0.0, there, None)
         track.joints, sigma_m = one.joints, one.sigma_m
     assert sigma_m > 0.9 * first.sigma_m
 

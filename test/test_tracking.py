@@ -10,8 +10,8 @@ CERTAIN = np.tile(np.eye(3) * 0.02**2, (17, 1, 1))
 
 
 def see(track, joints, stamp_ns):
-    there, still = predict([track], stamp_ns)[0], np.zeros((1, 17, 3))
-    learn_motion([track], [there], joints[None], CERTAIN[None], still, stamp_ns)
+    there, seen = predict([track], stamp_ns), (joints[None], CERTAIN[None], np.zeros((1, 17, 3)))
+    learn_motion([track], there.joints, there.covariance, *seen, stamp_ns)
     track.update(joints, CERTAIN, stamp_ns)
 
 
@@ -25,7 +25,7 @@ def walked(speed, steps=20):
 
 def test_someone_who_walks_is_predicted_to_go_on():
     track = walked(1.2)
-    there = predict([track], track.stamp_ns + 3 * STEP_NS)[0]
+    there = predict([track], track.stamp_ns + 3 * STEP_NS).of(0)
     moved = (there.joints - track.joints)[:, 0].mean()
     assert 0.09 < moved < 0.12  # 0.1 s at 1.2 m/s, fading
     assert abs((there.joints - track.joints)[:, 1:]).max() < 1e-9
@@ -33,13 +33,13 @@ def test_someone_who_walks_is_predicted_to_go_on():
 
 def test_someone_who_stands_is_predicted_to_stay():
     track = walked(0.0)
-    there = predict([track], track.stamp_ns + 30 * STEP_NS)[0]
+    there = predict([track], track.stamp_ns + 30 * STEP_NS).of(0)
     assert np.abs(there.joints - track.joints).max() < 1e-6
 
 
 def test_predictions_do_not_run_away_and_grow_uncertain():
     track = walked(2.0)
-    soon, late = (predict([track], track.stamp_ns + n * STEP_NS)[0] for n in (1, 60))
+    soon, late = (predict([track], track.stamp_ns + n * STEP_NS).of(0) for n in (1, 60))
     assert np.abs(late.joints - track.joints).max() < 2.0 * 0.5
     assert (per_axis(late.covariance) > 10 * per_axis(soon.covariance)).all()
 
@@ -47,7 +47,7 @@ def test_predictions_do_not_run_away_and_grow_uncertain():
 def test_nobody_starts_faster_than_people_do():
     """After 0.3 s, acceleration of 3 m^2/s^3 makes a variance of 3 * 0.3**3 / 3."""
     track = Track(1, person(0, 0), 0 * CERTAIN, 0, velocity_variance=np.zeros(17))
-    sigma = np.sqrt(per_axis(predict([track], 300_000_000)[0].covariance))
+    sigma = np.sqrt(per_axis(predict([track], 300_000_000).of(0).covariance))
     assert np.allclose(sigma[:9], np.sqrt(0.027))
     assert (sigma[[9, 10, 15, 16]] > 1.5 * sigma[0]).all()  # wrists and ankles swing
 
@@ -67,7 +67,7 @@ def test_a_guessed_distance_that_is_corrected_is_no_motion():
     assert np.abs(track.velocity).max() < 0.8  # and not 0.5 m in 0.2 s
     assert np.abs(track.body_velocity).max() < 0.5
     assert not track.drift.any() and track.anchored
-    there = predict([track], stamp_ns + 6 * STEP_NS)[0]
+    there = predict([track], stamp_ns + 6 * STEP_NS).of(0)
     assert body_distance(there.joints, person(0, 0)) < 0.12
 
 
@@ -75,5 +75,5 @@ def test_the_body_is_remembered_as_it_was_measured():
     track = walked(0.0)
     guessed = person(0.3, 0)
     track.update(guessed, CERTAIN, 1_000_000_000, measured=False, drift=np.full((17, 3), 0.1))
-    there = predict([track], 1_100_000_000)[0]
+    there = predict([track], 1_100_000_000).of(0)
     assert np.allclose(there.body, person(0, 0)) and np.allclose(there.drift, 0.1)

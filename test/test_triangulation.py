@@ -12,6 +12,7 @@ from disguisor_ros.core.triangulation import (
     Rays,
     complete,
     consensus_points,
+    ray_costs,
     renewed,
     unswap,
 )
@@ -31,7 +32,7 @@ def observations(rig, body=BODY, change=None, noise_px=0.0):
 
 def estimate(found, **options):
     joints = consensus_points(found)
-    found = unswap(found, joints)
+    found = unswap(found, joints, ray_costs(found, joints))
     return solve(found, complete(joints, found), **options)
 
 
@@ -124,7 +125,8 @@ def test_joints_that_two_views_see_elsewhere_start_from_there_and_no_others():
     expected = BODY.copy()
     expected[16] += [0.3, 0.0, 0.1]  # a foot that two views and more see elsewhere
     found = observations(camera_ring(3), change=miss_wrist)  # one view that is wrong is no reason
-    start = renewed(found, expected[None])[0]
+    ((start,), costs) = renewed(found, expected[None])
+    np.testing.assert_array_equal(costs, ray_costs(found, start[None]))
     np.testing.assert_allclose(start[16], BODY[16], atol=1e-6)
     np.testing.assert_array_equal(start[:16], BODY[:16])
 

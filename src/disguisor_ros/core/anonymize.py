@@ -251,13 +251,11 @@ def _fill(image, hidden, cover: Cover, room: np.ndarray, mode: str, rgb) -> np.n
     fill = around
     if cover.drawing is not None:
         drawing = cover.drawing * _light(around, room)
-        # Towards the edge of the cover the head melts into what surrounds it.
-        inside = cv2.distanceTransform(
-            np.pad(cover.reach, 1).astype(np.uint8), cv2.DIST_L2, 3
-        )[1:-1, 1:-1]
+        # Towards its edge what is drawn melts into what surrounds it.
+        drawn = np.pad(cover.drawn & cover.reach, 1).astype(np.uint8)
+        inside = cv2.distanceTransform(drawn, cv2.DIST_L2, 3)[1:-1, 1:-1]
         seam = max(2.0, 0.05 * np.sqrt(np.count_nonzero(cover.reach)))
-        opacity = cv2.blur(cover.drawn.astype(np.float32), (3, 3)) * (inside / seam)
-        opacity = np.clip(opacity * cover.drawn, 0, 1)[..., None]
+        opacity = np.clip(inside / seam, 0, 1)[..., None]
         fill = around + opacity * (drawing - around)
     fill = _restyle(fill, cover, mode)
     return np.clip(255 * fill + 0.5, 0, 255).astype(np.uint8)

@@ -63,44 +63,31 @@ class RayPairs:
         Geometric mean of the scores; 0 where either is missing.
     residual : ndarray, shape (K, 17)
         Closest distance of the rays in standard deviations; large when they meet behind a camera.
+    points : ndarray, shape (K, 17, 3), metres, world
+        Midpoints of their closest approach.
     """
 
     def __init__(
         self, detections: Detections, first: np.ndarray, second: np.ndarray, mirrored: bool = False
     ):
-        self.first, self.second = first, second
-        self._detections, self._mirrored = detections, mirrored
-        a, b, along = detections.rays[first], detections.rays[second], detections.along
-        moment_a, moment_b = detections.moments[first], detections.moments[second]
-        along_b, score_b = along, detections.score
+        a, b, score_b = detections.rays[first], detections.rays[second], detections.score[second]
         if mirrored:
-            b, moment_b, score_b = b[:, MIRROR], moment_b[:, MIRROR], score_b[:, MIRROR]
-            along_b = along[..., MIRROR]
-        cosine = np.einsum("kjc,kjc->kj", a, b)
-        # Reciprocal product of Pluecker lines: distance times the sine of the angle.
-        side = np.einsum("kjc,kjc->kj", a, moment_b) + np.einsum("kjc,kjc->kj", moment_a, b)
-        view = detections.view
-        base_a = along[first, view[first]] - along[first, view[second]]
-        base_b = along_b[second, view[first]] - along_b[second, view[second]]
-        self.sin2 = np.maximum(1.0 - cosine**2, 1e-6)
-        self.depth_a = (cosine * base_b - base_a) / self.sin2
-        self.depth_b = (base_b - cosine * base_a) / self.sin2
-        self.sigma2 = 2.0 * MATCH_SIGMA_M**2 + ANGLE_SIGMA**2 * (self.depth_a**2 + self.depth_b**2)
-        nearest = np.minimum(self.depth_a, self.depth_b)
-        possible = nearest > 0.2
-        self.residual = np.where(possible, np.abs(side) / np.sqrt(self.sin2 * self.sigma2), 9.0)
-        self.weight = np.sqrt(detections.score[first] * score_b[second])
-
-    def points(self, k: np.ndarray) -> np.ndarray:
-        """Midpoints of the closest approach of some of the pairs, shape (len(k), 17, 3)."""
-        detections, first, second = self._detections, self.first[k], self.second[k]
-        b = detections.rays[second]
-        if self._mirrored:
-            b = b[:, MIRROR]
+            b, score_b = b[:, MIRROR], score_b[:, MIRROR]
         centers = detections.centers[detections.view]
-        total = self.depth_a[k][..., None] * detections.rays[first]
-        total += self.depth_b[k][..., None] * b
-        return 0.5 * (total + (centers[first] + centers[second])[:, None])
+        baseline = centers[first] - centers[second]
+        cosine = np.einsum("kjc,kjc->kj", a, b)
+        base_a, base_b = (np.einsum("kjc,kc->kj", ray, baseline) for ray in (a, b))
+        self.sin2 = np.maximum(1.0 - cosine**2, 1e-6)
+        depth_a = (cosine * base_b - base_a) / self.sin2
+        depth_b = (base_b - cosine * base_a) / self.sin2
+        self.sigma2 = 2.0 * MATCH_SIGMA_M**2 + ANGLE_SIGMA**2 * (depth_a**2 + depth_b**2)
+        from_b = depth_b[..., None] * b
+        apart = baseline[:, None] + depth_a[..., None] * a - from_b
+        self.points = centers[second][:, None] + from_b + 0.5 * apart
+        distance2 = np.einsum("kjc,kjc->kj", apart, apart)
+        possible = np.minimum(depth_a, depth_b) > 0.2
+        self.residual = np.where(possible, np.sqrt(distance2 / self.sigma2), 9.0)
+        self.weight = np.sqrt(detections.score[first] * score_b)
 
 
 def affinities(
@@ -142,7 +129,7 @@ def affinities(
     pairs = RayPairs(detections, first, second)
     value = pair_affinity(pairs, floor_z_m)
     straight[first, second] = straight[second, first] = value
-    close = np.partition(pairs.residual, 4, axis=1)[:, 4] < _WORST
+    close = (pairs.residual < _WORST).sum(axis=1) > 4
     doubtful = (value < 0.4) & close
     if doubtful.any():
         first, second = first[doubtful], second[doubtful]
@@ -161,7 +148,7 @@ def pair_affinity(pairs: RayPairs, floor_z_m: float | None) -> np.ndarray:
     affinity = _mean(_agreement2(pairs.residual**2), pairs.weight)
     near = np.nonzero(affinity > -0.3)[0]
     # Where the rays of a joint pass each other is no place to measure bones from.
-    points = pairs.points(near)
+    points = pairs.points[near]
     weight = pairs.weight[near] * (pairs.residual[near] < _WORST)
     bones = points[:, BONE_A] - points[:, BONE_B]
     bones = np.sqrt(np.einsum("kbc,kbc->kb", bones, bones))
@@ -196,8 +183,7 @@ def track_affinity(
     centers = (detections.centers - middle)[detections.view].T.astype(np.float32, order="C")
     total = covariance + drift[..., :, None] * drift[..., None, :]
     total = total.swapaxes(0, 1).astype(np.float32)
-    known = np.isfinite(joints).swapaxes(0, 1)
-    joints = np.where(known, (joints - middle).swapaxes(0, 1), 0.0).astype(np.float32)
+    joints = (joints - middle).swapaxes(0, 1).astype(np.float32)
     aside = joints[..., None] - centers
     depth = joints @ rays - (rays * centers).sum(axis=1, keepdims=True)
     aside -= depth[:, :, None] * rays[:, None]
@@ -206,12 +192,12 @@ def track_affinity(
     sigma2 /= np.maximum(aside2, 1e-12)
     sigma2 += _MATCH_M2 + (ANGLE_SIGMA * depth) ** 2
     residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
-    weight = detections.score.T.astype(np.float32)[:, None] * known[..., :1]
+    weight = detections.score.T.astype(np.float32)
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
     evidence = _agreement2(residual2)
     evidence -= 0.5 * _VAGUE * np.log(sigma2 / _MATCH_M2)
     total = weight.sum(axis=0)
-    mean = np.einsum("jtn,jtn->tn", evidence, weight) / np.maximum(total, 1e-9)
+    mean = np.einsum("jtn,jn->tn", evidence, weight) / np.maximum(total, 1e-9)
     guessed = np.linalg.norm(drift, axis=-1).mean(axis=-1) > _GUESSED_M
     return (mean * np.minimum(1.0, total / 2.0)).T * np.where(guessed, _HEARSAY, 1.0)
 
@@ -285,12 +271,12 @@ def cluster(
         return label
     affinity = np.where(view[:, None] == view[None], 0.0, affinity)
     members = [np.nonzero(view == v)[0] for v in np.unique(view)]
-    if seeds is not None and len(seeds):
-        attraction = np.zeros_like(affinity)
-        attraction[:, seeds] = affinity[:, seeds]
+    if seeds is not None:
         for nodes in members:
-            if nodes[0] not in seeds:
-                _reassign(label, nodes, attraction)
+            gain = np.maximum(affinity[nodes[:, None], seeds], 0.0)
+            row, column = assign(-gain)
+            drawn = gain[row, column] > 0
+            label[nodes[row[drawn]]] = seeds[column[drawn]]
     label = _joined(label, view, affinity)
     for _ in range(_ROUNDS):
         before = label.copy()
@@ -329,12 +315,9 @@ def _joined(label: np.ndarray, view: np.ndarray, affinity: np.ndarray) -> np.nda
 
 def _reassign(label: np.ndarray, nodes: np.ndarray, affinity: np.ndarray) -> None:
     """Assign the nodes of one view optimally to the groups that the other views make."""
-    label[nodes] = len(label)
-    wanted = np.bincount(label)[:-1] > 0
-    wanted[np.nonzero(~wanted)[0][: len(nodes)]] = True  # groups that they may found
-    groups = np.nonzero(wanted)[0]
+    groups = np.arange(label.max() + 1 + len(nodes))  # with some that they may found
     gain = affinity[nodes] @ (label[:, None] == groups)
-    label[nodes] = groups[assign(-gain)[1]]
+    label[nodes] = assign(-gain)[1]
 
 
 def mirrored_members(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -59,19 +58,6 @@ class Detections:
     def __len__(self) -> int:
         return len(self.view)
 
-    @cached_property
-    def moments(self) -> np.ndarray:
-        """Moments of the rays about the origin (Pluecker coordinates), shape (N, 17, 3)."""
-        x, y, z = self.centers[self.view].T
-        zero = np.zeros_like(x)
-        across = np.array([[zero, -z, y], [z, zero, -x], [-y, x, zero]])
-        return self.rays @ across.transpose(2, 1, 0)
-
-    @cached_property
-    def along(self) -> np.ndarray:
-        """Position of the centre of each view along each ray, shape (N, V, 17), metres."""
-        return (self.rays @ self.centers.T).swapaxes(1, 2)
-
 
 def gather_detections(
     keypoints_by_camera: dict[str, np.ndarray], cameras: dict[str, Camera]
@@ -96,7 +82,10 @@ def gather_detections(
     view = np.repeat(np.arange(len(names)), count)
     index = np.concatenate([np.arange(n) for n in [*count, 0]])
     keypoints = np.concatenate([*found, np.zeros((0, 17, 3))])
-    pixels, score = keypoints[..., :2].copy(), keypoints[..., 2].copy()  # whole rows are taken
+    pixels, score = keypoints[..., :2], keypoints[..., 2]
+    good = (np.abs(pixels) < _OUTSIDE_PX).all(axis=-1) & np.isfinite(score) & (score >= MIN_SCORE)
+    pixels = np.where(good[..., None], pixels, 0.0)
+    score = np.where(good, np.minimum(score, 1.0), 0.0)
     kept = _distinct(view, pixels, score)
     view, index, pixels, score = view[kept], index[kept], pixels[kept], score[kept]
     first = np.searchsorted(view, np.arange(len(names) + 1))
@@ -112,14 +101,14 @@ def gather_detections(
 
 
 def checked_keypoints(name: str, keypoints: np.ndarray) -> np.ndarray:
-    """Keypoints of a camera as floats, missing ones with score 0 and pixels 0.
+    """Keypoints of a camera as floats.
 
     Raises
     ------
     ValueError
         If the shape is not (P, 17, 3).
     """
-    keypoints = np.array(keypoints, dtype=np.float64)
+    keypoints = np.asarray(keypoints, dtype=np.float64)
     if keypoints.size == 0:
         return np.zeros((0, 17, 3))
     if keypoints.ndim != 3 or keypoints.shape[1:] != (17, 3):
@@ -127,10 +116,6 @@ def checked_keypoints(name: str, keypoints: np.ndarray) -> np.ndarray:
             f"keypoints of camera {name!r} must have the shape (persons, 17, 3) in COCO-17 order,"
             f" got {keypoints.shape}"
         )
-    good = (np.abs(keypoints[..., :2]) < _OUTSIDE_PX).all(axis=-1)
-    good &= np.isfinite(keypoints[..., 2]) & (keypoints[..., 2] >= MIN_SCORE)
-    keypoints[~good] = 0.0
-    keypoints[..., 2] = np.minimum(keypoints[..., 2], 1.0)
     return keypoints
 
 
@@ -156,9 +141,9 @@ def similarity(pixels_a, pixels_b, weight, area) -> np.ndarray:
 
 
 def extent_area(pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Area of the box around the keypoints that were found, square pixels, shape (...)."""
+    """Area of the box around the keypoints that were found, square pixels, shape (N,) or ()."""
     # The joints first: along a short last axis least and most take twice as long.
-    found, pixels = np.moveaxis(score > 0, -1, 0)[..., None], np.moveaxis(pixels, -2, 0).copy()
+    found, pixels = (score > 0).T[..., None], pixels.swapaxes(0, -2).copy()
     low = np.where(found, pixels, np.inf).min(axis=0)
     high = np.where(found, pixels, -np.inf).max(axis=0)
     sides = np.where(np.isfinite(high - low), high - low, 0.0)

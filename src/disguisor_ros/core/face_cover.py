@@ -68,9 +68,9 @@ class Cover:
     replaced : ndarray, shape (h, w), bool
         ``reach`` without what is measured in front of the face.
     drawing : ndarray, shape (h, w, 3), float32, or None
-        Neutral sRGB colours, 0 to 1, of the rendered head.
+        Neutral sRGB colours, 0 to 1, of the rendered head; none where it may be far off.
     drawn : ndarray, shape (h, w), bool, or None
-        Where the rendered head is; ``drawing`` means nothing elsewhere.
+        Where its skin is seen; ``drawing`` means nothing elsewhere.
     upper, lower : ndarray, shape (h, w), bool, or None
         Visible face above, and where, a surgical mask would lie.
     sigma_m : float
@@ -150,9 +150,11 @@ def cover_heads(
             known = hits.triangle >= 0
             colors = template.colors_masked if one.head.track_id in masked else template.colors
             shade = diffuse(one.normals, _lamp(camera.tf_camera_world[:3, 2]))
-            drawing = hits.interpolate(colors * (shade / 255)[:, None], template.faces)
-            cover.drawing = crop.enlarge_colors(drawing, known)[crop.inner]
-            cover.drawn = crop.enlarge(known)[crop.inner]
+            if not one.unsure:
+                drawing = hits.interpolate(colors * (shade / 255)[:, None], template.faces)
+                cover.drawing = crop.enlarge_colors(drawing, known)[crop.inner]
+                drawn = known & template.on_skin[hits.triangle]
+                cover.drawn = crop.enlarge(drawn)[crop.inner]
             lower = crop.enlarge(known & template.on_mask[hits.triangle])[crop.inner]
             cover.lower = lower & cover.upper
             cover.upper &= ~lower

@@ -89,6 +89,14 @@ class HeadTemplate:
         return ((x > -0.02) & (z > -0.13) & (z < 0.09))[self.faces].all(axis=1)
 
     @cached_property
+    def on_skin(self) -> np.ndarray:
+        """Which triangles are face, or skin beside and under it, shape (F,), bool.
+
+        Neither hair nor nape: what is under a cap, and what the neck's cut would show.
+        """
+        return self.on_face | self.on_front & (self.vertices[:, 2] < 0)[self.faces].all(axis=1)
+
+    @cached_property
     def on_mask(self) -> np.ndarray:
         """Which triangles a surgical mask would cover, shape (F,), bool."""
         return self.mask[self.faces].all(axis=1)

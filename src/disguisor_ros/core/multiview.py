@@ -84,7 +84,7 @@ class Scene:
     detections : Detections
     cameras : list of Camera
         Of the views.
-    expected : list of Prediction
+    expected : Prediction
         Of T tracks.
     floor : FloorEstimator
         Learns from those that several views see.
@@ -95,7 +95,7 @@ class Scene:
         self,
         detections: Detections,
         cameras: list[Camera],
-        expected: list[Prediction],
+        expected: Prediction,
         floor: FloorEstimator,
         depth: dict[str, DepthView],
     ):
@@ -130,14 +130,9 @@ class Scene:
         self.floor.add(joints, np.array([result.weight.max(axis=0) for result in seen]))
 
     def _associate(self) -> list[Group]:
-        detections = self.detections
-        count, tracks = len(detections), len(self.expected)
-        drawn = track_affinity(
-            detections,
-            np.array([p.joints for p in self.expected]).reshape(-1, 17, 3),
-            np.array([p.covariance for p in self.expected]).reshape(-1, 17, 3, 3),
-            np.array([p.drift for p in self.expected]).reshape(-1, 17, 3),
-        )
+        detections, expected = self.detections, self.expected
+        count, tracks = len(detections), len(expected.joints)
+        drawn = track_affinity(detections, expected.joints, expected.covariance, expected.drift)
         straight, mirrored = affinities(detections, self.floor.z_m, drawn)
         affinity = np.zeros((count + tracks, count + tracks))
         affinity[:count, :count] = np.maximum(straight, mirrored)
@@ -240,8 +235,8 @@ class Scene:
                 joints[k] = self._settle(groups[k]).joints
         for k, one in settled.items():
             joints[k] = one.joints
-        joints = renewed(observations, joints)
-        observations = unswap(observations, joints)
+        joints, costs = renewed(observations, joints)
+        observations = unswap(observations, joints, costs)
         joints = complete(joints, observations)
         result = solve(observations, joints, prior, self.floor.z_m, self._held(groups, settled))
         for k, group in enumerate(groups):
@@ -262,7 +257,7 @@ class Scene:
             self.detections.rays[d, order],
             self.detections.score[d, order],
             self.floor.z_m,
-            None if group.track is None else self.expected[group.track],
+            None if group.track is None else self.expected.of(group.track),
             self.depth.get(self.detections.names[view]),
         )
 
@@ -296,9 +291,10 @@ class Scene:
         bone_variance = np.tile(BONE_VARIANCE_M2, (len(groups), 1))
         for k, group in enumerate(groups):
             if group.track is not None:
-                one = self.expected[group.track]
-                joints[k], covariance[k], drift[k] = one.joints, one.covariance, one.drift
-                bones[k], bone_variance[k] = one.bones, one.bone_variance
+                there, t = self.expected, group.track
+                joints[k], covariance[k] = there.joints[t], there.covariance[t]
+                bones[k], bone_variance[k] = there.bones[t], there.bone_variance[t]
+                drift[k] = there.drift[t]
             if k in settled:
                 joints[k] = settled[k].expected
                 covariance[k] = settled[k].variance[:, None, None] * np.eye(3)

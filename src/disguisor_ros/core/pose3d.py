@@ -100,8 +100,7 @@ class PoseEstimator:
         expected = predict(self.tracks, stamp_ns)
         views = [cameras[name] for name in detections.names]
         groups, result = Scene(detections, views, expected, self._floor, depth or {}).people()
-        there = np.array([person.joints for person in expected]).reshape(-1, 17, 3)
-        apart = body_distance(there[:, None], result.joints)
+        apart = body_distance(expected.joints[:, None], result.joints)
         self._recognise(groups, apart)
         self._prefer_elders(groups, apart)
         self._learn(groups, result, expected, elapsed_s)
@@ -145,7 +144,7 @@ class PoseEstimator:
         fresh = [k for k, group in enumerate(groups) if group.track is None]
         taken = {group.track for group in groups}
         lost = [t for t in range(len(self.tracks)) if t not in taken]
-        cost = np.where(near, apart, np.inf)[np.ix_(lost, fresh)].T
+        cost = np.where(near, apart, np.inf).T[fresh][:, lost]
         for row, column in zip(*assign(cost), strict=True):
             groups[fresh[row]].track = lost[column]
 
@@ -168,7 +167,7 @@ class PoseEstimator:
         self,
         groups: list[Group],
         result: Triangulated,
-        expected: list[Prediction],
+        expected: Prediction,
         elapsed_s: float,
     ) -> None:
         """Learn bones and motion of the people who are tracked, before their tracks go on."""
@@ -186,7 +185,8 @@ class PoseEstimator:
         owners = [groups[k].track for k in measured]
         learn_motion(
             [self.tracks[t] for t in owners],
-            [expected[t] for t in owners],
+            expected.joints[owners],
+            expected.covariance[owners],
             result.joints[measured],
             result.covariance[measured],
             np.array([groups[k].drift for k in measured]),
@@ -237,7 +237,7 @@ class PoseEstimator:
                 track.vain_s += min(elapsed_s, _LOOK_S)
 
     def _unseen(
-        self, seen: list[Person3D], expected: list[Prediction], apart: np.ndarray
+        self, seen: list[Person3D], expected: Prediction, apart: np.ndarray
     ) -> list[Person3D]:
         """People who are not seen at this instant but were just now.
 
@@ -246,8 +246,7 @@ class PoseEstimator:
         ids = {person.track_id for person in seen}
         taken = (apart < _SAME_BODY_M).any(axis=1)
         persons, dropped = [], set()
-        for t, there in enumerate(expected):  # new tracks come last
-            track = self.tracks[t]
+        for t, track in enumerate(self.tracks[: len(taken)]):  # new tracks come last
             if track.track_id in ids:
                 continue
             if taken[t]:
@@ -261,10 +260,10 @@ class PoseEstimator:
             persons.append(
                 Person3D(
                     track_id=track.track_id,
-                    joints=there.joints,
+                    joints=expected.joints[t],
                     covariance=track.covariance
                     + _outer(track.drift)
-                    + there.body_variance * np.eye(3),
+                    + expected.body_variance[t] * np.eye(3),
                     confidence=np.zeros(17),
                     status="predicted",
                     age=track.age,

@@ -38,9 +38,10 @@ STANDING_M = np.array([
 #: Standard deviation of people's size, as a share of the standing body's.
 SIZE_SIGMA = 0.07
 
-#: Covariance of the lengths of people's bones, shape (26, 26): all of a tall person's are long.
-_OF_SIZE_M = SIZE_SIGMA * BONE_LENGTH_M
-BONE_COVARIANCE_M2 = np.diag(BONE_VARIANCE_M2 - _OF_SIZE_M**2) + np.outer(_OF_SIZE_M, _OF_SIZE_M)
+#: How much longer the bones of people are who are taller by a standard deviation, metres; variance
+#: of the lengths beside that.
+BONE_OF_SIZE_M = SIZE_SIGMA * BONE_LENGTH_M
+BONE_OWN_M2 = BONE_VARIANCE_M2 - BONE_OF_SIZE_M**2
 
 #: How far joints stray from their place in the frame of the trunk, metres.
 POSE_SIGMA_M = np.array(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from disguisor_ros.core.motion import fading_s, motion_noise
-from disguisor_ros.core.skeleton import BONE_COVARIANCE_M2, BONE_LENGTH_M
+from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_OF_SIZE_M, BONE_OWN_M2
 
 #: Spectral density of each joint's acceleration, m^2/s^3, as white noise: what a joint does in a
 #: second does not depend on the frame rate. Wrists and ankles swing.
@@ -44,32 +44,36 @@ _EYE = np.eye(3)
 
 @dataclass
 class Prediction:
-    """Joints of a track at an instant.
+    """Joints of T tracks at an instant, or of one without the first axis (:meth:`of`).
 
     Parameters
     ----------
-    joints : ndarray, shape (17, 3), metres, world
-    covariance : ndarray, shape (17, 3, 3), square metres
+    joints : ndarray, shape (T, 17, 3), metres, world
+    covariance : ndarray, shape (T, 17, 3, 3), square metres
         Of each joint by itself: limbs may do anything.
-    body_variance : float, square metres
+    body_variance : ndarray, shape (T,), square metres
         Per axis, of the body as a whole.
-    drift : ndarray, shape (17, 3), metres
+    drift : ndarray, shape (T, 17, 3), metres
         One standard deviation of a shift of all joints together along the rays of the one view
         that saw them.
-    body : ndarray, shape (17, 3), metres, world, or None
+    body : list of ndarray, shape (17, 3), metres, world, or None
         Joints when the distance was last measured: what the person's size and height are known
         from. None if it never was.
-    bones, bone_variance : ndarray, shape (26,), metres and square metres
+    bones, bone_variance : ndarray, shape (T, 26), metres and square metres
         Lengths of the person's bones.
     """
 
     joints: np.ndarray
     covariance: np.ndarray
-    body_variance: float
+    body_variance: np.ndarray
     drift: np.ndarray
-    body: np.ndarray | None
+    body: list[np.ndarray | None]
     bones: np.ndarray
     bone_variance: np.ndarray
+
+    def of(self, track: int) -> Prediction:
+        """One track's part."""
+        return Prediction(*(part[track] for part in vars(self).values()))
 
 
 @dataclass
@@ -96,8 +100,9 @@ class Track:
         See :class:`Prediction`.
     body : ndarray, shape (17, 3), or None
         See :class:`Prediction`.
-    bones, bone_covariance : ndarray, shapes (26,) and (26, 26), metres and square metres
-        Lengths of the person's bones as far as they were measured.
+    bone_weight, bone_excess : ndarray, shape (26,)
+        Of all that was measured of the person's bones: inverse variances, and how much longer
+        than usual the bones were, weighted by these.
     seen_s, vain_s : float
         Seconds in which the person was seen, and those since then in which the cameras that saw
         the person last have looked in vain.
@@ -118,8 +123,8 @@ class Track:
     body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.3**2]))
     drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     body: np.ndarray | None = None
-    bones: np.ndarray = field(default_factory=BONE_LENGTH_M.copy)
-    bone_covariance: np.ndarray = field(default_factory=BONE_COVARIANCE_M2.copy)
+    bone_weight: np.ndarray = field(default_factory=lambda: np.zeros(26))
+    bone_excess: np.ndarray = field(default_factory=lambda: np.zeros(26))
     age: int = 0
     hits: int = 1
     seen_s: float = 0.0
@@ -158,13 +163,14 @@ class Track:
         self.vain_s = 0.0
 
 
-def predict(tracks: list[Track], stamp_ns: int) -> list[Prediction]:
+def predict(tracks: list[Track], stamp_ns: int) -> Prediction:
     """Where people are at a later time.
 
     Bodies go on as they went for a while; what the joints did beside that fades at once.
     """
     if not tracks:
-        return []
+        joints, bones = np.zeros((0, 17, 3)), np.zeros((0, 26))
+        return Prediction(joints, joints[..., None] * _EYE, bones[:, 0], joints, [], bones, bones)
     elapsed = np.array([track.missed_s(stamp_ns) for track in tracks])[:, None, None]
     soon = np.minimum(elapsed, _HORIZON_S)
     speed_variance = np.array([track.body_covariance[1, 1] for track in tracks])[:, None, None]
@@ -179,13 +185,12 @@ def predict(tracks: list[Track], stamp_ns: int) -> list[Prediction]:
     spread += _AGILITY[:, None] * motion_noise(1.0, soon)[0, 0]
     covariance = np.array([track.covariance for track in tracks]) + spread[..., None] * _EYE
     body_variance = (speed_variance + _STROLL**2) * elapsed**2
-    return [
-        Prediction(
-            joints[k], covariance[k], float(body_variance[k, 0, 0]), track.drift, track.body,
-            track.bones, track.bone_covariance.diagonal() + _BONE_LEAST_M**2,
-        )
-        for k, track in enumerate(tracks)
-    ]  # fmt: skip
+    bones, bone_variance = lengths_of_bones(tracks)
+    bone_variance += _BONE_LEAST_M**2
+    drift, body = np.array([track.drift for track in tracks]), [track.body for track in tracks]
+    return Prediction(
+        joints, covariance, body_variance[:, 0, 0], drift, body, bones, bone_variance
+    )
 
 
 def learn_bones(
@@ -193,28 +198,33 @@ def learn_bones(
 ) -> None:
     """Take measured lengths of the bones of T people and their variances, shape (T, 26).
 
-    Detectors' errors stay for a while: what was measured just before says little more. Each
-    bone also tells how tall the person is, and so of the others.
+    Detectors' errors stay for a while: what was measured just before says little more.
     """
-    if not tracks:
-        return
-    seen = np.isfinite(variance)
-    missed_s = np.array([[max(track.missed_s(stamp_ns), 1e-3)] for track in tracks])
-    noise = np.where(seen, variance, 1.0) * np.maximum(_BONE_S / missed_s, 1.0)
-    covariance = np.array([track.bone_covariance for track in tracks])
-    known = covariance * seen[..., None]
-    total = known * seen[:, None] + noise[..., None] * np.eye(len(BONE_LENGTH_M))
-    gain = np.linalg.solve(total, known).swapaxes(1, 2)
-    covariance -= gain @ known
-    bones = np.array([track.bones for track in tracks])
-    bones += (gain @ ((length - bones) * seen)[..., None])[..., 0]
-    for k, track in enumerate(tracks):
-        track.bones, track.bone_covariance = bones[k], covariance[k]
+    for track, bones, spread in zip(tracks, length, variance, strict=True):
+        weight = min(max(track.missed_s(stamp_ns), 1e-3) / _BONE_S, 1.0) / spread
+        track.bone_weight += weight
+        track.bone_excess += weight * (bones - BONE_LENGTH_M)
+
+
+def lengths_of_bones(tracks: list[Track]) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of the bones of T people as far as they were measured, and their variances, (T, 26).
+
+    Each bone also tells how tall the person is, and so of the others.
+    """
+    weight = np.array([track.bone_weight for track in tracks])
+    excess = np.array([track.bone_excess for track in tracks])
+    left = 1.0 / (1.0 + BONE_OWN_M2 * weight)
+    size_variance = 1.0 / (1.0 + (left * weight) @ BONE_OF_SIZE_M**2)[:, None]
+    size = size_variance * ((left * excess) @ BONE_OF_SIZE_M)[:, None]
+    length = BONE_LENGTH_M + left * (BONE_OWN_M2 * excess + BONE_OF_SIZE_M * size)
+    variance = left * BONE_OWN_M2 + (left * BONE_OF_SIZE_M) ** 2 * size_variance
+    return length, variance
 
 
 def learn_motion(
     tracks: list[Track],
-    expected: list[Prediction],
+    expected: np.ndarray,
+    expected_covariance: np.ndarray,
     joints: np.ndarray,
     covariance: np.ndarray,
     drift: np.ndarray,
@@ -232,12 +242,11 @@ def learn_motion(
     variance = per_axis(covariance) + (guessed**2 + drift**2).sum(axis=-1)
     motion = np.array([track.velocity_variance for track in tracks])
     motion += _AGILITY * np.minimum(elapsed, _HORIZON_S)
-    noise = variance + per_axis(np.array([there.covariance for there in expected]))
+    noise = variance + per_axis(expected_covariance)
     gain = motion * elapsed**2 / (motion * elapsed**2 + noise)
     velocity = np.array([track.velocity for track in tracks])
     velocity *= np.exp(-elapsed / _FADE_S)[..., None]
-    surprise = joints - np.array([there.joints for there in expected])
-    velocity += (gain / elapsed)[..., None] * surprise
+    velocity += (gain / elapsed)[..., None] * (joints - expected)
     left = np.minimum(np.maximum(motion * (1.0 - gain), 0.05**2), 1.5**2)
     # The trunk's velocity by a Kalman filter, whose own place lags behind the joints.
     moved = _OF_TRUNK @ (joints - np.array([track.joints for track in tracks]))

@@ -154,8 +154,10 @@ def consensus_points(observations: Rays) -> np.ndarray:
     return np.where(found[..., None], points, np.nan)
 
 
-def renewed(observations: Rays, joints: np.ndarray) -> np.ndarray:
+def renewed(observations: Rays, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Joints to start from; where two views or more see one elsewhere, what they agree on.
+
+    Also what :func:`ray_costs` says of them.
 
     A fast foot is not where its track expects it, and a search that starts there takes all views
     that see it for outliers.
@@ -166,18 +168,18 @@ def renewed(observations: Rays, joints: np.ndarray) -> np.ndarray:
     joints : ndarray, shape (P, 17, 3), metres, world
         As expected; NaN where nothing is.
     """
-    expected = residuals(observations, joints)
-    person, joint = np.nonzero((expected > ROBUST).sum(axis=1) > 1)
+    costs = ray_costs(observations, joints)
+    doubted = (costs > ROBUST**2).sum(axis=1) > 1
+    person, joint = np.nonzero(doubted & (np.nansum(costs, axis=1) > _FAR**2))
     if len(person) == 0:
-        return joints
+        return joints, costs
     seen = observations.pick(person, joint)
     agreed = consensus_points(seen)
-    cost = np.minimum(residuals(seen, agreed)[0].T, _FAR) ** 2
-    gain = np.nansum(np.minimum(expected[person, :, joint], _FAR) ** 2 - cost, axis=1)
-    better = gain > _FAR**2
-    joints = joints.copy()
-    joints[person[better], joint[better]] = agreed[0, better]
-    return joints
+    after = ray_costs(seen, agreed)[0].T
+    better = np.nansum(costs[person, :, joint] - after, axis=1) > _FAR**2
+    joints, person, joint = joints.copy(), person[better], joint[better]
+    joints[person, joint], costs[person, :, joint] = agreed[0, better], after[better]
+    return joints, costs
 
 
 def bone_lengths(
@@ -217,25 +219,23 @@ def bone_lengths(
     return length, np.where(seen, variance, np.inf)
 
 
-def unswap(observations: Rays, joints: np.ndarray) -> Rays:
+def unswap(observations: Rays, joints: np.ndarray, costs: np.ndarray) -> Rays:
     """Exchange left and right of limbs that a view has confused.
 
-    A limb of a view is exchanged when that brings its rays clearly closer to the joints.
+    A limb of a view is exchanged when that brings its rays clearly closer to the joints than they
+    are (:func:`ray_costs`).
     """
-    straight = residuals(observations, joints)
-    doubtful = np.nonzero((straight > 3.0).any(axis=(1, 2)))[0]
+    doubtful = np.nonzero((costs > 3.0**2).any(axis=(1, 2)))[0]
     if len(doubtful) == 0:
         return observations
     mirrored = observations.take(doubtful)
     mirrored = Rays(
         mirrored.centers, mirrored.rays[:, :, MIRROR], mirrored.score[:, :, MIRROR]
     )
-    crossed = residuals(mirrored, joints[doubtful])
-    straight = straight[doubtful]
-    both = np.isfinite(straight) & np.isfinite(crossed)
-    before = np.where(both, np.minimum(straight, 4.0) ** 2, 0.0)
-    after = np.where(both, np.minimum(crossed, 4.0) ** 2, 0.0)
-    gain, clear = (before - after) @ _LIMBS.T, 4.0 * np.sqrt(both @ _LIMBS.T) + 1e-9
+    change = costs[doubtful] - ray_costs(mirrored, joints[doubtful])
+    both = np.isfinite(change)
+    gain = np.where(both, change, 0.0) @ _LIMBS.T
+    clear = 4.0 * np.sqrt(both @ _LIMBS.T) + 1e-9
     swapped = (gain > clear) @ _LIMBS > 0
     rays, score = observations.rays.copy(), observations.score.copy()
     rays[doubtful] = np.where(swapped[..., None], mirrored.rays, rays[doubtful])
@@ -243,13 +243,17 @@ def unswap(observations: Rays, joints: np.ndarray) -> Rays:
     return Rays(observations.centers, rays, score)
 
 
-def residuals(observations: Rays, joints: np.ndarray) -> np.ndarray:
-    """Distances of rays from joints in standard deviations, shape (P, V, 17); NaN without ray."""
-    return in_sigmas(observations, *ray_errors(observations, joints))
+def ray_costs(observations: Rays, joints: np.ndarray) -> np.ndarray:
+    """Squared residuals of rays, none more than ``_FAR``, shape (P, V, 17); NaN without ray."""
+    residual = in_sigmas(observations, *ray_errors(observations, joints))
+    return np.minimum(residual, _FAR) ** 2
 
 
 def in_sigmas(observations: Rays, depth, aside2, sigma2) -> np.ndarray:
-    """Residuals by what :func:`ray_errors` gives."""
+    """Distances of rays from joints in standard deviations, by :func:`ray_errors`, (P, V, 17).
+
+    NaN without ray.
+    """
     residual = np.where(depth > 0.05, np.sqrt(aside2 / sigma2) * observations.score, 10.0)
     return np.where((observations.score > 0) & np.isfinite(depth), residual, np.nan)
 
