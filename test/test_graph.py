@@ -160,6 +160,18 @@ def test_cameras_that_lost_images_lose_no_others(tmp_path):
     assert "11 of 11 frames anonymized" in errors
 
 
+def test_a_camera_that_starts_late_costs_the_others_no_image(tmp_path):
+    """They run ahead of it, faster than a stage takes their messages: queues must hold them."""
+    bag = small_room.write(
+        tmp_path / "in", 14, rig=small_room.cameras(2),
+        spoil=lambda _, camera, index: camera == "cn02" and index < 10,
+    )  # fmt: skip
+    process = command("run", "--bag", bag, "--out", tmp_path / "out")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "18 of 18 frames anonymized" in errors
+
+
 def test_keypoints_of_a_slow_detector_are_recorded_long_after_their_images(tmp_path):
     bag, late = tmp_path / "in", 4 * small_room.PERIOD_NS
     small_room.write(tmp_path / "prompt", FRAMES, depth=False, rig=small_room.cameras(2))

@@ -21,7 +21,7 @@ from disguisor_ros.graph import (
 )
 from disguisor_ros.paths import share
 from disguisor_ros.run.recording import Recording, inspect
-from disguisor_ros.run.replay import Replay, StageDied
+from disguisor_ros.run.replay import AHEAD, WINDOW, Replay, StageDied
 
 #: What stages work on: live the newest alone, here everything.
 _HANDED_ON = (
@@ -125,7 +125,11 @@ def _parameters(args, recording: Recording) -> dict[str, dict]:
     renderer = {"image_transport": recording.transport, "max_latency": 60.0}
     renderer |= {k: v for k in ("mode", "backend") if (v := getattr(args, k))}
     renderer |= {"compressed_output": args.compressed} if args.compressed else {}
-    reliable = {topic: {"subscription": {"reliability": "reliable"}} for topic in recording.topics}
+    # A camera that starts late lets the others run ahead: all of that has to find room.
+    reliable = {
+        topic: {"subscription": {"reliability": "reliable", "depth": AHEAD + WINDOW}}
+        for topic in recording.topics
+    }
     work = {topic: {"subscription": {"depth": 100}} for topic in _HANDED_ON}
     slop = recording.slop_ns / 1e9
     return {
