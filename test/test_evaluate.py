@@ -4,10 +4,13 @@ import argparse
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import tiny_recording as tiny
 
+from disguisor_ros.bridge.bags import BagWriter, open_bag, raw_messages, typestore
+from disguisor_ros.bridge.images import color_array
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval import evaluate
 from disguisor_ros.eval.pairs import BagPair
@@ -185,3 +188,28 @@ def test_pairs_keep_order_and_match_by_stamp(recording, tmp_path):
     assert seen == [(c, tiny.stamp_of(c, i)) for i in range(tiny.FRAMES) for c in tiny.CAMERAS]
     assert len(pairs) == len(seen)
     evaluate.check_truth(load_truth(truth_folder(recording)), pairs)
+
+
+def test_jpeg_is_told_of(recording, tmp_path, capsys):
+    """It changes pixels everywhere, and those of a face count as replaced."""
+    raw = tiny.anonymize(recording, tmp_path / "raw", tiny.cover)
+    name = "sensor_msgs/msg/CompressedImage"
+    with open_bag(raw) as reader, BagWriter(tmp_path / "out") as writer:
+        for connection, time_ns, rawdata in raw_messages(reader):
+            message = reader.deserialize(rawdata, connection.msgtype)
+            if not connection.topic.endswith("/image_raw"):
+                continue
+            data = cv2.imencode(".jpg", color_array(message)[..., ::-1])[1].ravel()
+            packed = typestore().types[name](message.header, "rgb8; jpg compressed bgr8", data)
+            writer.write(f"{connection.topic}/compressed", name, time_ns, packed)
+    (note,) = run(recording, tmp_path / "out", tmp_path)["notes"]
+    assert "JPEG" in note and "note: JPEG" in capsys.readouterr().out
+    assert "JPEG changed" in (tmp_path / "report" / "report.html").read_text()
+    assert not run(recording, raw, tmp_path)["notes"]
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(recording, tmp_path):
+    out = tiny.anonymize(recording, tmp_path / "out", tiny.cover)
+    (tmp_path / "report").write_text("")
+    with pytest.raises(UserError, match="report: is a file"):
+        run(recording, out, tmp_path)

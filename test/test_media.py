@@ -106,3 +106,24 @@ def test_cameras_of_different_shapes_share_a_video(monkeypatch):
 def test_a_folder_is_wanted(preview):
     with pytest.raises(UserError, match="is a file"):
         media.write_preview(preview / "room", preview / "out", preview / "room" / "metadata.yaml")
+
+
+@pytest.mark.parametrize(("declares", "width"), [(True, 20), (False, tiny.WIDTH)])
+def test_what_jpeg_changed_is_no_face(declares, width):
+    """The whole image was once shown as one, small, among the enlarged faces."""
+    before = tiny.image_of("cam1", 0)
+    regions = [tiny.region((20, 30, 20, 24))] if declares else []
+    shown = {}
+    list(media._keep_best([Pair("cam1", 0, before, before + 1, regions)], shown, declares))
+    assert [box[2] for box in shown["cam1"].boxes] == [width]
+
+
+def test_on_a_full_disk_nothing_is_left_and_the_file_is_named(preview, tmp_path, monkeypatch):
+    def write(path, frames, fps):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(media, "write_video", write)
+    with pytest.raises(UserError, match=r"before_after.mp4: cannot be written \(No space left"):
+        media.write_preview(preview / "room", preview / "out", tmp_path)
+    assert not list(tmp_path.iterdir())

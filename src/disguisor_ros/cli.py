@@ -9,6 +9,7 @@ import signal
 import sys
 
 from disguisor_ros.errors import UserError
+from disguisor_ros.figures import make_folder
 from disguisor_ros.paths import source_tree
 
 #: Command -> module that has ``add_arguments(parser)`` and ``main(args) -> exit code``, and help.
@@ -56,6 +57,21 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         return code
+    try:
+        return _run(argv)
+    except UserError as error:
+        print(f"disguisor {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of a file or folder that the user named, or a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"disguisor {argv[0]}: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="disguisor", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
@@ -68,20 +84,11 @@ def main(argv: list[str] | None = None) -> int:
     tree = source_tree()
     if tree is not None:  # where tools/setup.sh made it
         os.environ.setdefault("ANNY_CACHE_DIR", str(tree / ".cache" / "anny"))
-    try:
-        if getattr(args, "json", None):  # found out before the work, not after it
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-        return importlib.import_module(args.module).main(args)
-    except UserError as error:
-        print(f"disguisor {argv[0]}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # of a file or folder that the user named, or a full disk
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"disguisor {argv[0]}: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    if getattr(args, "json", None):  # found out before the work, not after it
+        make_folder(args.json.parent)
+        if args.json.is_dir():
+            raise UserError(f"{args.json}: is a folder; name a file")
+    return importlib.import_module(args.module).main(args)
 
 
 def _add(parsers, name: str, module: str, summary: str, wanted: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from disguisor_ros.eval.peers import (
 from disguisor_ros.eval.report import Crop, cut, write_report
 from disguisor_ros.eval.scores import Face, ImageScore, score_image
 from disguisor_ros.eval.summary import breakdown, summarize
+from disguisor_ros.figures import make_folder, whole_file, write_figures
 from disguisor_ros.progress import track
 from disguisor_ros.sim.truth import Truth, load_truth, truth_folder
 
@@ -65,18 +65,17 @@ def main(args: argparse.Namespace) -> int:
     """Run ``disguisor evaluate``."""
     if args.peer_images < 0:
         raise UserError(f"--peer-images must not be negative, got {args.peer_images}")
-    if args.report.exists() and not args.report.is_dir():
-        raise UserError(f"--report {args.report}: is a file; name a folder")
     truth = load_truth(args.truth or truth_folder(args.bag))
     pairs = BagPair(args.bag, args.anonymized)
     check_truth(truth, pairs)
+    make_folder(args.report)
     evaluation = evaluate(truth, pairs, args.peer_images)
-    args.report.mkdir(parents=True, exist_ok=True)
-    path = args.report / "scores.json"
-    path.write_text(json.dumps(evaluation.result, indent=2, allow_nan=False) + "\n")
-    write_report(args.report / "report.html", evaluation)
+    page, path = args.report / "report.html", args.report / "scores.json"
+    write_figures(path, evaluation.result)
+    with whole_file(page) as partial:
+        write_report(partial, evaluation)
     print_summary(evaluation.result, Console())
-    print(f"wrote {args.report / 'report.html'} and {path}")
+    print(f"wrote {page} and {path}")
     return 0
 
 
@@ -151,6 +150,11 @@ def evaluate(truth: Truth, pairs: BagPair, peer_images: int) -> Evaluation:
                 peer.add_frontal(pair.camera, index, pair.before, labels, faces)
         if identity:
             identity.add(pair.before, pair.after, plan.embedded.get(key, []))
+    if pairs.jpeg:
+        notes.append(
+            "JPEG changed pixels everywhere, so that faces count as more replaced than they are:"
+            " for scores record raw images, or `--compressed png`"
+        )
     same = [image for image in images if image.index in plan.sample]
     result = _result(truth, pairs, images) | {
         "peers": _peers(truth, same, peers),

@@ -12,9 +12,9 @@ import imageio_ffmpeg
 import numpy as np
 
 from disguisor_ros.core.boxes import box_iou
-from disguisor_ros.errors import UserError
 from disguisor_ros.eval.pairs import BagPair, Pair
-from disguisor_ros.eval.scores import changed_pixels, region_boxes
+from disguisor_ros.eval.scores import changed_pixels, region_boxes, region_mask
+from disguisor_ros.figures import make_folder, whole_file
 from disguisor_ros.progress import track
 
 #: Width of an image on the contact sheet and in the video, pixels.
@@ -53,17 +53,17 @@ def write_preview(bag: Path, anonymized: Path, folder: Path) -> tuple[Path, Path
     """
     pairs = BagPair(bag, anonymized)
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     sheet, video = folder / "contact_sheet.png", folder / "before_after.mp4"
     best: dict[str, _Shown] = {}
     stamps = np.concatenate([np.diff(sorted(pairs.stamps[camera])) for camera in pairs.cameras])
     fps = 1e9 / np.median(stamps) if len(stamps) else 1.0
-    shown = _keep_best(track(pairs, "pictures"), best)
-    write_video(video, _video_frames(shown, pairs.cameras), fps)
-    picture = cv2.cvtColor(contact_sheet(best), cv2.COLOR_RGB2BGR)
-    sheet.write_bytes(cv2.imencode(".png", picture)[1].tobytes())  # imwrite tells no error
+    shown = _keep_best(track(pairs, "pictures"), best, pairs.declares)
+    with whole_file(video) as video_file:
+        write_video(video_file, _video_frames(shown, pairs.cameras), fps)
+        picture = cv2.cvtColor(contact_sheet(best), cv2.COLOR_RGB2BGR)
+        with whole_file(sheet) as sheet_file:  # imwrite tells no error
+            sheet_file.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
     return sheet, video
 
 
@@ -75,11 +75,17 @@ class _Shown:
     boxes: np.ndarray
 
 
-def _keep_best(pairs, best: dict[str, _Shown]) -> Iterator[Pair]:
-    """Pass pairs on, and keep of each camera the one with the most and largest replaced faces."""
+def _keep_best(pairs, best: dict[str, _Shown], declares: bool) -> Iterator[Pair]:
+    """Pass pairs on, and keep of each camera the one with the most and largest replaced faces.
+
+    Where a tool ``declares`` its faces, other pixels that changed are none: JPEG changes all.
+    """
     for pair in pairs:
         if pair.after is not None:
-            boxes = region_boxes(changed_pixels(pair.before, pair.after), pair.regions)
+            changed = changed_pixels(pair.before, pair.after)
+            if declares:
+                changed &= region_mask(pair.regions, changed.shape)
+            boxes = region_boxes(changed, pair.regions)
             boxes = _distinct(boxes[np.argsort(-boxes[:, 2:].prod(axis=1), kind="stable")])
             kept = best.get(pair.camera)
             if kept is None or _rank(boxes) > _rank(kept.boxes):
@@ -140,7 +146,7 @@ def write_video(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
             size = frame.shape[1], frame.shape[0]
             writer = imageio_ffmpeg.write_frames(
                 str(path), size, fps=round(fps, 3), quality=8, macro_block_size=2,
-                ffmpeg_log_level="error",
+                ffmpeg_log_level="quiet",
             )
             writer.send(None)
         writer.send(np.ascontiguousarray(frame))

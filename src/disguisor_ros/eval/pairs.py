@@ -70,6 +70,8 @@ class BagPair:
     stage_ms : dict of str to float
         Stage -> median time of its work on an instant, as it told at the end; empty where it was
         not recorded.
+    jpeg : bool
+        Whether anonymized images are JPEG, which changes pixels everywhere.
 
     Raises
     ------
@@ -80,6 +82,7 @@ class BagPair:
     def __init__(self, input_bag: str | Path, anonymized_bag: str | Path):
         self.input_bag, self.anonymized_bag = Path(input_bag), Path(anonymized_bag)
         self.bag_id = None
+        self.jpeg = False
         self.stamps: dict[str, dict[int, str]] = defaultdict(dict)
         self.published: dict[str, dict[int, list]] = defaultdict(lambda: defaultdict(list))
         self._regions: dict[tuple[str, int], list[Region]] = {}
@@ -94,6 +97,11 @@ class BagPair:
     def cameras(self) -> list[str]:
         """Names of the cameras of the input, sorted."""
         return sorted(self.stamps)
+
+    @property
+    def declares(self) -> bool:
+        """Whether the anonymized bag tells which regions were replaced."""
+        return bool(self._regions)
 
     def latencies_ms(self) -> dict[str, np.ndarray]:
         """Milliseconds from input to output, by camera; empty where it was not recorded."""
@@ -136,6 +144,7 @@ class BagPair:
                 expected = len(self.published[camera].get(stamp_ns, ()))
                 for topic_out, published in outputs.take(camera, stamp_ns, expected):
                     after = pixels(published, topic_out)
+                    self.jpeg |= "jp" in getattr(published, "format", "")
                     if after.shape != before.shape:
                         raise UserError(
                             f"{self.anonymized_bag}: {topic_out} has images of"
