@@ -19,7 +19,12 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from disguisor_ros.errors import MISCONFIGURED
-from disguisor_ros.graph import ENVIRONMENT, read_cameras, read_world_frame
+from disguisor_ros.graph import (
+    ENVIRONMENT,
+    check_parameters,
+    read_cameras,
+    read_world_frame,
+)
 from disguisor_ros.paths import share
 from disguisor_ros.run.recording import inspect
 from disguisor_ros.security import ROOT
@@ -90,6 +95,7 @@ def processes(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     cameras = read_cameras(Path(given["cameras_file"]))
     # One line about a file that is none of parameters; each stage would print a page.
+    check_parameters(Path(given["config"]))
     world_frame = read_world_frame(Path(given["config"]))
     bag = None
     if given["bag"]:

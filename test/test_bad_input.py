@@ -1,6 +1,8 @@
 """Whatever is wrong with the input: one line that names it, exit code 2, and no output."""
 
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +14,16 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
 from disguisor_msgs.msg import FrameSet
+from disguisor_ros.bridge.bags import BagWriter
 from disguisor_ros.bridge.room_bag import RoomBag
 from disguisor_ros.cli import main
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.errors import UserError
-from disguisor_ros.graph import own_domain, read_cameras, set_environment
+from disguisor_ros.graph import check_parameters, own_domain, read_cameras, set_environment
+from disguisor_ros.paths import share
 from disguisor_ros.run.recording import inspect
+
+NODES = Path(__file__).resolve().parents[1] / "src" / "disguisor_ros" / "nodes"
 
 
 def refused(capsys, tmp_path, *args):
@@ -39,8 +45,6 @@ def test_not_a_bag(capsys, tmp_path):
 
 
 def test_empty_bag(capsys, tmp_path):
-    from disguisor_ros.bridge.bags import BagWriter
-
     BagWriter(tmp_path / "in").close()
     assert "empty" in refused(capsys, tmp_path, "--bag", tmp_path / "in")
 
@@ -295,3 +299,64 @@ def test_a_domain_in_which_a_live_graph_is(capsys, tmp_path, monkeypatch):
     executor.shutdown()
     node.destroy_node()
     context.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("/**/face_renderer: {ros__parameters: {moode: blur}}", "'moode'; it has backend"),
+        ("/**: {ros__parameters: {patence: 1.0}}", "'patence'"),
+        ("/room: {pose3d: {ros__parameters: {predicts: 1.0}}}", "/room/pose3d has no"),
+        ("/**/face_rendrer: {ros__parameters: {mode: blur}}", "face_renderer is one"),
+        ("face_renderer: {ros__parameters: {mode: blur}}", "write /**/face_renderer"),
+    ],
+)
+def test_a_parameter_that_no_stage_has_is_not_ignored(capsys, tmp_path, content, named):
+    """A typing error once left the faces as the default has them, without a word."""
+    config = tmp_path / "my.yaml"
+    config.write_text(content)
+    line = refused(capsys, tmp_path, "--bag", tmp_path / "in", "--config", config)
+    assert str(config) in line and named in line
+
+
+def test_what_a_parameter_file_may_hold(tmp_path):
+    config = tmp_path / "my.yaml"
+    config.write_text(
+        "/**: {ros__parameters: {cameras: [cn01], use_sim_time: true, mode: blur}}\n"
+        "/cn01: {face_renderer: {ros__parameters: {mask: never}}, driver: {ros__parameters: {}}}\n"
+        "/pose2d: {ros__parameters: {tiles: 2, qos_overrides./cn01/x.reliability: reliable}}\n"
+        "/camera_driver: {ros__parameters: {fps: 30}}\n"
+    )
+    check_parameters(config)
+
+
+@pytest.mark.parametrize("stage", sorted(p.stem for p in NODES.glob("[a-z]*.py")))
+def test_the_configuration_lists_every_parameter(stage):
+    """It is what others are held against."""
+    code = (NODES / f"{stage}.py").read_text()
+    asked = re.findall(r'self\.(?:parameter|duration_ns)\(\s*"(\w+)"', code)
+    listed = yaml.safe_load(share("config/disguisor.yaml").read_text())
+    ours = [part["ros__parameters"] for name, part in listed.items() if name.endswith(f"/{stage}")]
+    assert {name for part in ours for name in part} == set(asked) - {"camera"}
+
+
+def test_two_commands_do_not_write_one_bag(tmp_path):
+    """The second once removed what the first had written."""
+    first = BagWriter(tmp_path / "out")
+    with pytest.raises(UserError, match="another command is writing"):
+        BagWriter(tmp_path / "out")
+    first.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_in_place_of_the_figures_is_found_before_the_work(capsys, tmp_path):
+    assert "is a folder" in refused(capsys, tmp_path, "--bag", tmp_path, "--json", tmp_path)
+
+
+def test_ctrl_c_while_the_command_is_looked_up(capsys, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("disguisor_ros.cli.importlib.import_module", interrupted)
+    assert main(["run", "--help"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import difflib
 import os
 import re
 import signal
@@ -84,15 +85,55 @@ _LOG_PREFIX = re.compile(r"^\[\w+\] \[[\d.]+\] \[[^]]+\]: |^error: ")
 def read_parameters(path: Path) -> dict:
     """What a parameter file says to all stages, under ``/**``; others' parameters are left out."""
     try:
+        return dict(_load(path)["/**"]["ros__parameters"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def check_parameters(path: Path) -> None:
+    """Refuse a parameter that a stage does not have: ROS would ignore it without a word.
+
+    Parameters of nodes that are no stages may stand in the file, too.
+    """
+    known: dict[str, set] = {}
+    for section, names in _sections(_load(share("config/disguisor.yaml"))):
+        known[section.rpartition("/")[2]] = set(names)
+    of_all = known["**"] | {"cameras", "camera", "use_sim_time", "qos_overrides"}
+    known["**"] = known["*"] = set().union(*known.values())
+    for section, names in _sections(_load(path)):
+        stage = section.rpartition("/")[2]
+        if stage not in known:
+            if meant := difflib.get_close_matches(stage, known, 1, 0.8):
+                raise UserError(f"{path}: {section}: there is no such stage; {meant[0]} is one")
+            continue
+        if section == "/face_renderer":
+            raise UserError(f"{path}: {section} reaches no renderer; write /**/face_renderer")
+        for name in sorted({name.split(".")[0] for name in names} - known[stage] - of_all):
+            raise UserError(
+                f"{path}: {section} has no parameter {name!r}; it has"
+                f" {', '.join(sorted(known[stage]))}"
+            )
+
+
+def _load(path: Path) -> dict:
+    try:
         found = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not a parameter file: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: not a parameter file; see config/disguisor.yaml")
-    try:
-        return dict(found["/**"]["ros__parameters"])
-    except (KeyError, TypeError, ValueError):
-        return {}
+    return found
+
+
+def _sections(tree: dict, above: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Full names of the nodes in a parameter file, and of the parameters of each."""
+    for key, value in tree.items():
+        if key == "ros__parameters":
+            yield above, [str(name) for name in value] if isinstance(value, dict) else []
+        elif isinstance(value, dict):
+            yield from _sections(value, f"{above}/{str(key).strip('/')}")
 
 
 def read_cameras(path: Path) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -126,9 +128,10 @@ class BagWriter:
             raise UserError(f"{self.path}: exists already; remove it or choose another name")
         # Its storage file and metadata.yaml carry the bag's name: it grows under that.
         self._partial = self.path.with_name(self.path.name + ".partial") / self.path.name
-        if self._partial.exists():
-            _remove_bag(self._partial)
         self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self._claim = _claimed(self._partial.parent)
+        if self._partial.exists():  # of a command that was killed
+            _remove_bag(self._partial)
         self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._connections = {}
@@ -162,7 +165,7 @@ class BagWriter:
                 raise
             self._writer = None
             self._partial.rename(self.path)
-            self._partial.parent.rmdir()
+            self._release()
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -171,7 +174,11 @@ class BagWriter:
                 self._writer.close()
             self._writer = None
             _remove_bag(self._partial)
-            self._partial.parent.rmdir()
+            self._release()
+
+    def _release(self) -> None:
+        self._partial.parent.rmdir()
+        os.close(self._claim)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -237,6 +244,19 @@ def with_stamp(rawdata, stamp_ns: int) -> bytes:
     order = "<" if out[1] & 1 else ">"
     out[4:12] = np.array(divmod(stamp_ns, 1_000_000_000), dtype=f"{order}i4").tobytes()
     return bytes(out)
+
+
+def _claimed(folder: Path) -> int:
+    """Lock a folder against other commands; returns what to close, the end of a process does."""
+    claim = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(claim)
+        raise UserError(f"{folder}: another command is writing there") from error
+    except OSError:  # a file system without locks
+        pass
+    return claim
 
 
 def _remove_bag(folder: Path) -> None:

@@ -13,6 +13,7 @@ from disguisor_ros.errors import UserError
 from disguisor_ros.figures import write_figures
 from disguisor_ros.graph import (
     Graph,
+    check_parameters,
     own_domain,
     read_cameras,
     read_world_frame,
@@ -96,6 +97,7 @@ def main(args) -> int:
     """Run ``disguisor run``; 0 when every frame came out, 1 when not, 2 for bad input."""
     cameras = read_cameras(args.cameras_file) if args.cameras_file else None
     args.config = args.config or share("config/disguisor.yaml")
+    check_parameters(args.config)
     world_frame = read_world_frame(args.config)
     if args.domain_id is not None and not 0 <= args.domain_id <= 232:
         raise UserError(f"--domain-id must lie between 0 and 232, is {args.domain_id}")
