@@ -271,7 +271,7 @@ def test_a_domain_that_is_none(capsys, tmp_path):
     assert "--domain-id" in refused(capsys, tmp_path, "--bag", tmp_path, "--domain-id", 233)
 
 
-@pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan"])
+@pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan", "inf"])
 def test_a_rate_that_is_none(tmp_path, rate):
     with pytest.raises(SystemExit) as stop:
         main(["run", "--bag", "x", "--out", "y", "--rate", rate])
@@ -351,6 +351,12 @@ def test_two_commands_do_not_write_one_bag(tmp_path):
 
 def test_a_folder_in_place_of_the_figures_is_found_before_the_work(capsys, tmp_path):
     assert "is a folder" in refused(capsys, tmp_path, "--bag", tmp_path, "--json", tmp_path)
+
+
+def test_an_installation_that_was_not_sourced(monkeypatch):
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    with pytest.raises(UserError, match=r"source the setup\.bash"):
+        share("config/not_in_the_source_tree.yaml")
 
 
 def test_ctrl_c_while_the_command_is_looked_up(capsys, monkeypatch):

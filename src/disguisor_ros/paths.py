@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from disguisor_ros.errors import UserError
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -19,4 +21,10 @@ def share(relative: str) -> Path:
         return path
     from ament_index_python.packages import get_package_share_directory
 
-    return Path(get_package_share_directory("disguisor_ros")) / relative
+    try:
+        return Path(get_package_share_directory("disguisor_ros")) / relative
+    except (LookupError, OSError) as error:
+        raise UserError(
+            f"{relative} of disguisor_ros is not found: source the setup.bash of the workspace in"
+            " which it was built"
+        ) from error

@@ -134,7 +134,9 @@ def _close_ups(pair: Pair, boxes: np.ndarray, height: int) -> np.ndarray:
         tf_crop_image = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
         for row, image in enumerate((pair.before, _after(pair))):
             place = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
-            out[place] = cv2.warpAffine(image, tf_crop_image, (side, side))
+            out[place] = cv2.warpAffine(
+                image, tf_crop_image, (side, side), borderValue=_BACKGROUND
+            )
     return out
 
 

@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         type=Path,
-        help="parameter file (default: config/disguisor.yaml)",
+        help="parameter file (default: config/disguisor.yaml); docs/nodes.md tells what a run sets"
+        " by itself",
     )
     parser.add_argument(
         "--mode",
@@ -154,8 +155,8 @@ def _replay(replay: Replay, writer: BagWriter, args) -> int:
         replay.close()
         if any(replay.got.values()):
             writer.close()
-            total = sum(replay.recording.frames.values())
-            outcome = f"{replay.summary()}, the bag has {total} -> {args.out}"
+            got, total = (sum(n.values()) for n in (replay.got, replay.recording.frames))
+            outcome = f"{got} of the bag's {total} frames anonymized -> {args.out}"
         else:
             outcome = "no bag was written"
         print(f"interrupted: {outcome}", file=sys.stderr)
@@ -168,6 +169,8 @@ def _replay(replay: Replay, writer: BagWriter, args) -> int:
     print(f"{replay.summary()} -> {args.out}", file=sys.stderr)
     for line in replay.warnings():
         print(f"warning: {line}", file=sys.stderr)
+    if replay.lost and args.rate is not None:
+        print("warning: this machine may be too slow; --rate max waits for it", file=sys.stderr)
     if args.json:
         write_figures(args.json, replay.figures())
     return 1 if replay.lost else 0
@@ -180,6 +183,6 @@ def _rate(text: str) -> float | None:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if not rate > 0:
+    if not 0 < rate < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor max")
     return rate
