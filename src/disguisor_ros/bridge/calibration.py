@@ -19,6 +19,14 @@ SETTLE_S = 3.0
 #: Further than this from the world's origin is a wrong unit, metres (millimetres read as metres).
 MAX_DISTANCE_M = 100.0
 
+#: Intrinsics whose principal point is off the image's middle in both directions, by more than
+#: this share of half its size, are of an image of another size. Of 40 real cameras the worst is
+#: off by 0.02 across and 0.17 down.
+_OFF_MIDDLE = 0.2
+
+#: A camera that looks up more steeply than this (sine of 45 degrees) looks at nobody.
+_STEEP = 0.7
+
 
 class CameraRig:
     """Collects camera_info and static transforms until the cameras are known.
@@ -111,8 +119,13 @@ class CameraRig:
                 f"/tf_static: {info.header.frame_id} is {distance_m:.0f} m from the world;"
                 " are the transforms in millimetres?"
             )
+        if tf_world_camera[2, 2] > _STEEP:
+            raise ValueError(
+                f"/tf_static: {info.header.frame_id} looks at the ceiling: world z must point up,"
+                " and the frame be the optical one (z forward, y down; REP-103)"
+            )
         try:
-            return Camera(
+            camera = Camera(
                 name=key[0],
                 width=int(info.width),
                 height=int(info.height),
@@ -123,6 +136,8 @@ class CameraRig:
             )
         except ValueError as error:
             raise ValueError(f"{name}/camera_info: {error}") from error
+        _check_resolution(camera, name)
+        return camera
 
     def _lookup(self, frame: str, name: str) -> np.ndarray:
         tf_ancestor_camera = np.eye(4)
@@ -190,6 +205,18 @@ def _check_whole(info, name: str) -> None:
         raise ValueError(
             f"{name}/camera_info: binning and regions of interest are not supported; publish the"
             " intrinsics (k, width, height) of the image as it is"
+        )
+
+
+def _check_resolution(camera: Camera, name: str) -> None:
+    """Refuse intrinsics that were not scaled, or shifted, with the image."""
+    size = np.array([camera.width, camera.height])
+    meant = 2 * camera.matrix[:2, 2] + 1
+    off = meant / size - 1
+    if (off < -_OFF_MIDDLE).all() or (off > _OFF_MIDDLE).all():
+        raise ValueError(
+            f"{name}/camera_info: k is of images of about {meant[0]:.0f}x{meant[1]:.0f}, not of"
+            f" {camera.width}x{camera.height}; publish that of the image as it is"
         )
 
 
