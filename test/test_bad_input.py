@@ -225,6 +225,22 @@ def test_keypoints_with_nan(capsys, tmp_path):
     assert "/cn02/keypoints2d" in line and "NaN" in line
 
 
+def test_keypoints_of_images_of_half_the_size(capsys, tmp_path):
+    """All of them valid, all in the upper left quarters: 0.97 of faces stayed open."""
+
+    def spoil(bag, camera, index):
+        found = small_room.keypoints(small_room.cameras(), index)[camera]
+        bag.raw_color(camera, small_room.stamp(index), small_room.image(camera, index))
+        bag.keypoints(camera, small_room.stamp(index), found * [0.5, 0.5, 1.0])
+        return True
+
+    bag = small_room.write(tmp_path / "in", 80, depth=False, spoil=spoil)
+    code = main(["run", "--bag", str(bag), "--out", str(tmp_path / "out")])
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2 and "do not find the same people" in line
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_output_that_exists_is_not_touched(capsys, tmp_path):
     bag = small_room.write(tmp_path / "in", frames=1)
     (tmp_path / "there").mkdir()

@@ -18,7 +18,7 @@ from disguisor_ros.bridge.bags import (
     raw_messages,
     typestore,
 )
-from disguisor_ros.bridge.diagnostics import stage_values
+from disguisor_ros.bridge.diagnostics import DOUBT, stage_values
 from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.errors import MISCONFIGURED, UserError
 from disguisor_ros.graph import Graph
@@ -108,6 +108,8 @@ class Replay:
         self._listens_to: dict[str, set[str]] = {}
         self._stage_ms: dict[str, float] = {}
         self._off_cm: dict[str, float] = {}
+        self._doubts: dict[str, str] = {}
+        self._disagreement = ""
         self._problems: dict[str, str] = {}
         self._waiting: dict[str, int] = {}
         self._seconds = 0.0
@@ -271,11 +273,9 @@ class Replay:
                 problem = self._problems.get(camera)
                 why = f"; the renderer's last problem: {problem}" if problem else ""
                 out.append(f"{camera}: {lost} images withheld{why}")
-        return out + [
-            f"{camera}: {line}"
-            for camera, off in sorted(self._off_cm.items())
-            if (line := suspicion(off / 100))
-        ]
+        doubts = [(c, suspicion(off / 100)) for c, off in sorted(self._off_cm.items())]
+        doubts += sorted(self._doubts.items())
+        return out + [f"{camera}: {line}" for camera, line in doubts if line]
 
     def figures(self) -> dict:
         """Figures of the run, for scripts."""
@@ -336,6 +336,8 @@ class Replay:
     def _check_alive(self) -> None:
         if self._write_error:
             raise self._write_error
+        if self._disagreement:
+            raise UserError(f"{self.recording.path}: {self._disagreement}")
         for name in self.graph.dead():
             if self.graph.processes[name].returncode == MISCONFIGURED:
                 raise UserError(f"{name}: {self.graph.why(name)}")
@@ -448,6 +450,13 @@ class Replay:
                 self._listens_to[name] = set(values.get("listens_to", "").split(","))
                 self._waiting[name] = int(values.get("frames_waiting", 0))
                 self._stage_ms[name] = float(values.get("duration_ms_median", 0.0))
+                self._disagreement = self._disagreement or values.get("disagreement", "")
+                if "disagreement" in values:
+                    self._doubts = {
+                        key.removeprefix(DOUBT): line
+                        for key, line in values.items()
+                        if key.startswith(DOUBT)
+                    }
                 if "calibration_off_cm" in values:
                     camera = name.removesuffix("/face_renderer")
                     self._off_cm[camera] = float(values["calibration_off_cm"])
