@@ -274,6 +274,24 @@ def test_a_missing_or_wrong_transform_is_named(transforms, message):
         rig.camera(("cn01", "color"))
 
 
+def test_two_publishers_of_one_pose_must_agree(monkeypatch):
+    """An old static_transform_publisher that was left running beside the new calibration."""
+    monkeypatch.setattr("disguisor_ros.bridge.calibration.SETTLE_S", 0.0)
+    rig = CameraRig()
+    rig.add_info(("cn01", "color"), info())
+    rig.add_transforms(transform("world", "optical", x=1.0), b"old")
+    rig.add_transforms(transform("world", "optical", x=1.0), b"driver")
+    assert rig.camera(("cn01", "color")).center[0] == 1
+    rig.add_transforms(transform("world", "optical", x=2.0), b"new")
+    rig.believe({b"old", b"driver", b"new"})
+    with pytest.raises(ValueError, match="two different poses of optical"):
+        rig.camera(("cn01", "color"))
+    rig.believe({b"new"})
+    assert rig.camera(("cn01", "color")).center[0] == 2
+    rig.believe(set())
+    assert rig.camera(("cn01", "color")).center[0] == 2, "a pose outlives its publisher"
+
+
 def test_a_zero_quaternion_is_refused():
     with pytest.raises(ValueError, match="norm"):
         CameraRig().add_transforms(transform("world", "optical", turn=(0.0, 0.0, 0.0, 0.0)))

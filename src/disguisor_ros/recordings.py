@@ -186,7 +186,8 @@ def _check_contents(recording: Recording, reader, types, rig: CameraRig) -> None
         raise UserError(f"/tf_static: not in {recording.path} (the cameras have no transforms)")
     for _, _, raw in raw_messages(reader, static):
         recording.transforms.append(bytes(raw))
-        told("/tf_static", rig.add_transforms, reader.deserialize(raw, types["/tf_static"]))
+        message = reader.deserialize(raw, types["/tf_static"])
+        told("/tf_static", rig.add_transforms, message, str(len(recording.transforms)).encode())
     for connection, _, raw in raw_messages(
         reader, [c for c in reader.connections if c.topic in recording.topics]
     ):

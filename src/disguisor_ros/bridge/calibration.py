@@ -42,11 +42,12 @@ class CameraRig:
     def __init__(self, world_frame: str = WORLD_FRAME):
         self.world_frame = world_frame
         self._parents: dict[str, _Believed] = {}
+        self._said: dict[str, dict[bytes, tuple]] = {}
         self._infos: dict[tuple[str, str], _Believed] = {}
         self._cameras: dict[tuple[str, str], Camera] = {}
 
-    def add_transforms(self, message) -> None:
-        """Take over a tf2_msgs/TFMessage of static transforms.
+    def add_transforms(self, message, publisher: bytes = b"") -> None:
+        """Take over a tf2_msgs/TFMessage of static transforms, which a publisher gives.
 
         Raises
         ------
@@ -62,11 +63,21 @@ class CameraRig:
             except ValueError as error:
                 problems.append(f"/tf_static: {parent} -> {child}: {error}")
                 continue
-            identity = (parent, tf_parent_child.tobytes())
-            if _changed(self._parents, child, (parent, tf_parent_child), identity):
+            said = (parent, tf_parent_child), (parent, tf_parent_child.tobytes())
+            self._said.setdefault(child, {})[publisher] = said
+            if _changed(self._parents, child, *said):
                 self._cameras.clear()
         if problems:
             raise ValueError("; ".join(problems))
+
+    def believe(self, publishers: set[bytes]) -> None:
+        """Forget what other publishers of /tf_static said, where one of these says something."""
+        for child, said in self._said.items():
+            left = {publisher: said[publisher] for publisher in publishers & said.keys()}
+            if left and len(left) < len(said):
+                self._said[child] = left
+                _changed(self._parents, child, *next(iter(left.values())))
+                self._cameras.clear()
 
     def add_info(self, key: tuple[str, str], info) -> None:
         """Take over the sensor_msgs/CameraInfo of a camera."""
@@ -148,6 +159,11 @@ class CameraRig:
                     f"/tf_static: no transform from {self.world_frame!r} to {frame!r} ({name})"
                 )
             seen.add(current)
+            if len({identity for _, identity in self._said[current].values()}) > 1:
+                raise ValueError(
+                    f"/tf_static: there are two different poses of {current}; stop one of the"
+                    " publishers, or keep one pose in the bag"
+                )
             current, tf_parent_child = self._parents[current].settled(f"/tf_static: {current}")
             tf_ancestor_camera = tf_parent_child @ tf_ancestor_camera
         return tf_ancestor_camera

@@ -122,6 +122,7 @@ class StageNode(LifecycleNode):
         self._logged_s: dict[str, float] = {}
         self._heard: dict[str, float | None] = {}
         self._topics = []
+        self._sender = b""
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers_here = []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT)
@@ -216,8 +217,9 @@ class StageNode(LifecycleNode):
         self._heard[topic] = None
         guarded = self.guarded(callback, topic)
 
-        def heard(message):
+        def heard(message, about):
             self._heard[topic] = time.monotonic()
+            self._sender = bytes((about.get("publisher_gid") or {}).get("data", b""))
             guarded(message)
             if callback != self._on_info:
                 guarded_work()
@@ -245,7 +247,7 @@ class StageNode(LifecycleNode):
 
     def listen_calibration(self, *kinds: str, cameras=None) -> None:
         """Keep :attr:`rig` up to date with camera_info of the given kinds, and /tf_static."""
-        self.listen(TFMessage, "/tf_static", self.rig.add_transforms, STATIC_TRANSFORMS)
+        self.listen(TFMessage, "/tf_static", self._on_transforms, STATIC_TRANSFORMS)
         for camera in cameras or self.cameras:
             for kind in kinds:
                 topic = f"/{camera}/{kind}/camera_info"
@@ -256,6 +258,9 @@ class StageNode(LifecycleNode):
                     SENSOR,
                     raw=True,
                 )
+
+    def _on_transforms(self, message) -> None:
+        self.rig.add_transforms(message, self._sender)
 
     def _on_info(self, key, raw: bytes) -> None:
         # All but the stamp is the same in nearly every message: compared, not deserialized.
@@ -434,6 +439,8 @@ class StageNode(LifecycleNode):
         self._unheard = self._unheard + 1 if others else 0
         if self._unheard > DEAF_REPORTS:
             raise Deaf(f"{self._path} hears none of the other stages")
+        there = self.get_publishers_info_by_topic("/tf_static")
+        self.rig.believe({bytes(publisher.endpoint_gid) for publisher in there})
         silent = self._silent_topics() if self.active else []
         rate, self._done_before = self._done - self._done_before, self._done
         status = DiagnosticStatus(name=f"{PREFIX}{self._path}", hardware_id="disguisor")
