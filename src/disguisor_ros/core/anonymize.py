@@ -247,20 +247,22 @@ def _room_color(image: np.ndarray, hidden: np.ndarray, rgb: tuple[int, ...]) -> 
 
 def _fill(image, hidden, cover: Cover, room: np.ndarray, mode: str, rgb) -> np.ndarray:
     """Colours that replace a cover's pixels, shape (h, w, 3), uint8, red green blue."""
-    around = _surroundings(image, hidden, cover, room, rgb)
-    fill = around
+    fill = _surroundings(image, hidden, cover, room, rgb)
     if cover.drawing is not None:
-        drawing = cover.drawing * _light(around, room)
+        light = _light(fill, room)
+        # A cover may be far wider than the head in it.
+        x, y, width, height = cv2.boundingRect(cover.drawn.astype(np.uint8))
+        head = np.s_[y : y + height, x : x + width]
         # Towards the edge of the cover the head melts into what surrounds it.
         inside = cv2.distanceTransform(
             np.pad(cover.reach, 1).astype(np.uint8), cv2.DIST_L2, 3
-        )[1:-1, 1:-1]
+        )[1:-1, 1:-1][head]
         seam = max(2.0, 0.05 * np.sqrt(np.count_nonzero(cover.reach)))
-        opacity = cv2.blur(cover.drawn.astype(np.float32), (3, 3)) * (inside / seam)
-        opacity = np.clip(opacity * cover.drawn, 0, 1)[..., None]
-        fill = around + opacity * (drawing - around)
+        opacity = cv2.blur(cover.drawn.astype(np.float32), (3, 3))[head] * (inside / seam)
+        opacity = np.clip(opacity * cover.drawn[head], 0, 1)[..., None]
+        fill[head] += opacity * (cover.drawing[head] * light - fill[head])
     fill = _restyle(fill, cover, mode)
-    return np.clip(255 * fill + 0.5, 0, 255).astype(np.uint8)
+    return cv2.convertScaleAbs(fill, alpha=255)
 
 
 def _surroundings(image, hidden, cover: Cover, room: np.ndarray, rgb) -> np.ndarray:
