@@ -234,7 +234,7 @@ def test_keypoints_of_images_of_half_the_size(capsys, tmp_path):
         bag.keypoints(camera, small_room.stamp(index), found * [0.5, 0.5, 1.0])
         return True
 
-    bag = small_room.write(tmp_path / "in", 80, depth=False, spoil=spoil)
+    bag = small_room.write(tmp_path / "in", 160, depth=False, spoil=spoil)
     code = main(["run", "--bag", str(bag), "--out", str(tmp_path / "out")])
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert code == 2 and "do not find the same people" in line

@@ -48,6 +48,7 @@ class Pose3DNode(StageNode):
         self.estimator = PoseEstimator(predict_s=predict_s, forget_s=max(3.0, predict_s))
         self.agreement, self.depth_watch = Agreement(), DepthWatch()
         self._doubts: dict[str, str] = {}
+        self._wrong: list[str] = []
         self._alone_from_ns = 0
         self._forget()
 
@@ -111,8 +112,6 @@ class Pose3DNode(StageNode):
                 )
             else:
                 keypoints[camera] = found
-        # Only these cameras were looked at: an image of any other may not leave.
-        message.cameras = [c for c in message.cameras if c.camera in keypoints]
         depth = self.depth_views(frame_set.depth_ns) if self.use_depth else {}
         persons = self.estimator(
             keypoints,
@@ -121,7 +120,11 @@ class Pose3DNode(StageNode):
             {c: view for c, view in depth.items() if not self.depth_watch.wrong(c)},
         )
         self.figures["persons"] = len(persons)
-        self._watch(keypoints, persons, frame_set.stamp_ns, depth)
+        self._watch(keypoints, cameras, persons, frame_set.stamp_ns, depth)
+        # Only these cameras were looked at: an image of any other may not leave.
+        message.cameras = [
+            c for c in message.cameras if c.camera in keypoints and c.camera not in self._wrong
+        ]
         for entry in message.cameras:
             if self.depth_watch.wrong(entry.camera):  # the stages after this go by these stamps
                 entry.depth = Time()
@@ -130,7 +133,6 @@ class Pose3DNode(StageNode):
                 "not alone", "another graph runs on this ROS domain, or two synchronizers do"
             )
             return
-        self.figures["disagreement"] = DISAGREEMENT if self.agreement.none else ""
         if self.agreement.none:
             self.dropped("no agreement", DISAGREEMENT)
             return
@@ -140,14 +142,19 @@ class Pose3DNode(StageNode):
         self.publisher.publish(write_persons(persons, message))
         self.finished(started)
 
-    def _watch(self, keypoints, persons, stamp_ns: int, depth) -> None:
+    def _watch(self, keypoints, cameras, persons, stamp_ns: int, depth) -> None:
         """Hold the cameras and their depth against each other."""
-        self.agreement.look(keypoints, persons, stamp_ns)
+        self.agreement.look(keypoints, cameras, persons, stamp_ns)
         self.depth_watch.look(keypoints, persons, depth)
         lines = {camera: doubt(share) for camera, share in self.agreement.shares.items()}
         for camera in filter(self.depth_watch.wrong, depth):
             lines[f"/{camera}/depth/image_raw"] = misfit(self.depth_watch.share(camera))
         self._doubts = {topic: line for topic, line in lines.items() if line}
+        self._wrong = [c for c in keypoints if self.agreement.wrong(c)]
+        self.figures["disagreement"] = DISAGREEMENT if self.agreement.none else ""
+        for camera in self._wrong:
+            self.dropped("no agreement", f"{camera}: nothing of it goes out: {lines[camera]}")
+            self.figures["disagreement"] = f"{camera}: {lines[camera]}"
         self.figures = {k: v for k, v in self.figures.items() if not k.startswith(DOUBT)}
         self.figures |= {f"{DOUBT}{topic}": line for topic, line in self._doubts.items()}
 
