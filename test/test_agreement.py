@@ -48,6 +48,16 @@ def test_keypoints_of_images_of_half_the_size_agree_on_nobody(count):
     assert watched(rig, found).none
 
 
+@pytest.mark.parametrize(("count", "factor", "told"), [(1, 0.5, 1), (1, 1.0, 0), (3, 1.0, 0)])
+def test_a_camera_all_of_whose_people_are_in_the_upper_left_quarter(count, factor, told):
+    """Nobody contradicts one camera alone."""
+    rig = camera_ring(count)
+    found = seen(BODIES, rig)
+    for keypoints in found.values():
+        keypoints[..., :2] *= factor
+    assert sum(map(watched(rig, found).quartered, rig)) == told
+
+
 @pytest.mark.parametrize("spoil", ["pose", "keypoints"])
 def test_one_camera_that_is_wrong_is_closed(spoil):
     rig = camera_ring(4)

@@ -47,6 +47,8 @@ class Agreement:
         self._confirmed: Counter[str] = Counter()
         self._there: Counter[str] = Counter()
         self._met: Counter[str] = Counter()
+        self._seen: Counter[str] = Counter()
+        self._reach: dict[str, np.ndarray] = {}
         self._stamp_ns: int | None = None
 
     def look(
@@ -67,6 +69,10 @@ class Agreement:
             others = max((len(s) for other, s in sure.items() if other != camera), default=0)
             expected = min(len(mine), others)
             shared = {p.detections.get(camera) for p in persons if p.status == "multiview"}
+            self._seen[camera] += seconds * len(mine)
+            size = (cameras[camera].width, cameras[camera].height)
+            joints = keypoints[camera][keypoints[camera][..., 2] >= _SURE_SCORE][:, :2] / size
+            self._reach[camera] = np.vstack([joints, self._reach.get(camera, np.zeros(2))]).max(0)
             there = _within(
                 cameras[camera], [p for p in persons if len(p.detections.keys() - {camera}) > 1]
             )
@@ -94,6 +100,15 @@ class Agreement:
         return expected >= _ENOUGH_OF_ALL_S and self._confirmed.total() < _AGREED * expected
 
 
+    def quartered(self, camera: str) -> bool:
+        """Whether all that a camera ever saw, and nobody confirms, was in its upper left quarter.
+
+        Such are keypoints of images of half the size.
+        """
+        confirmed = self.shares.get(camera, 0.0) >= _AGREED
+        enough = self._seen[camera] >= _ENOUGH_S
+        return enough and not confirmed and bool((self._reach[camera] <= 0.5).all())
+
     def wrong(self, camera: str) -> bool:
         """Whether a camera sees people, but none of those whom others have before it."""
         there = self._there[camera]
@@ -113,6 +128,12 @@ DISAGREEMENT = (
     "the cameras do not find the same people in the same places: are /tf_static and camera_info"
     " right, and keypoints2d in pixels of the whole image? (Cameras that show different places:"
     " run each by itself)"
+)
+
+
+QUARTERED = (
+    "everybody is in the upper left quarter of its images: is keypoints2d of images of half the"
+    " size? (Else it goes on when somebody is elsewhere)"
 )
 
 

@@ -10,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from disguisor_msgs.msg import FrameSet, Persons3D
 from disguisor_ros.bridge.diagnostics import DOUBT
 from disguisor_ros.bridge.messages import read_frame_set, write_persons
-from disguisor_ros.core.agreement import DISAGREEMENT, Agreement, doubt
+from disguisor_ros.core.agreement import DISAGREEMENT, QUARTERED, Agreement, doubt
 from disguisor_ros.core.depth_watch import DepthWatch, misfit
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.nodes.common import RESULT, WORK, StageNode, run_node
@@ -147,10 +147,12 @@ class Pose3DNode(StageNode):
         self.agreement.look(keypoints, cameras, persons, stamp_ns)
         self.depth_watch.look(keypoints, persons, depth)
         lines = {camera: doubt(share) for camera, share in self.agreement.shares.items()}
+        quartered = [camera for camera in keypoints if self.agreement.quartered(camera)]
+        lines |= dict.fromkeys(quartered, QUARTERED)
         for camera in filter(self.depth_watch.wrong, depth):
             lines[f"/{camera}/depth/image_raw"] = misfit(self.depth_watch.share(camera))
         self._doubts = {topic: line for topic, line in lines.items() if line}
-        self._wrong = [c for c in keypoints if self.agreement.wrong(c)]
+        self._wrong = quartered + [c for c in keypoints if self.agreement.wrong(c)]
         self.figures["disagreement"] = DISAGREEMENT if self.agreement.none else ""
         for camera in self._wrong:
             self.dropped("no agreement", f"{camera}: nothing of it goes out: {lines[camera]}")
