@@ -20,6 +20,8 @@ _AGREED = 0.25
 #: Of people whom two others see, and whom it should show, a right camera sees 0.68 to 0.93; none
 #: when its pose is 5 degrees off, or its keypoints are of a smaller image.
 _MET = 0.1
+
+#: A camera shows somebody whose nose, shoulders and hips lie in its image.
 _TRUNK = [0, 5, 6, 11, 12]
 
 #: Judged after so many seconds of detections, of each camera and of all together: with fewer real
@@ -32,7 +34,7 @@ _LOOK_S = 0.4
 
 
 class Agreement:
-    """Counts how many of those whom a camera sees other cameras see in the same place.
+    """Counts how many of those whom a camera sees other cameras see in the same place; seconds.
 
     Only instants at which two cameras see somebody count, and of these no more people than
     another camera sees: who stands in one view alone proves nothing.
@@ -99,7 +101,6 @@ class Agreement:
         expected = self._expected.total()
         return expected >= _ENOUGH_OF_ALL_S and self._confirmed.total() < _AGREED * expected
 
-
     def quartered(self, camera: str) -> bool:
         """Whether all that a camera ever saw, and nobody confirms, was in its upper left quarter.
 
@@ -130,7 +131,7 @@ DISAGREEMENT = (
     " run each by itself)"
 )
 
-
+#: ... and of one camera that nobody confirms.
 QUARTERED = (
     "everybody is in the upper left quarter of its images: is keypoints2d of images of half the"
     " size? (Else it goes on when somebody is elsewhere)"
