@@ -15,6 +15,7 @@ from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.pairs import BagPair, Pair
 from disguisor_ros.eval.scores import changed_pixels, region_boxes
+from disguisor_ros.paths import for_me_alone
 from disguisor_ros.progress import track
 
 #: Width of an image on the contact sheet and in the video, pixels.
@@ -41,11 +42,12 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+@for_me_alone()
 def write_preview(bag: Path, anonymized: Path, folder: Path) -> tuple[Path, Path]:
     """Write the contact sheet and the video of an anonymized bag.
 
     Both show the original faces beside the replaced ones: make them of recordings that may be
-    shown.
+    shown. Only this user may read them.
 
     Returns
     -------
@@ -57,6 +59,8 @@ def write_preview(bag: Path, anonymized: Path, folder: Path) -> tuple[Path, Path
         raise UserError(f"--out {folder}: is a file; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     sheet, video = folder / "contact_sheet.png", folder / "before_after.mp4"
+    for old in (sheet, video):  # written over, it would stay readable for whom it was
+        old.unlink(missing_ok=True)
     best: dict[str, _Shown] = {}
     stamps = np.concatenate([np.diff(sorted(pairs.stamps[camera])) for camera in pairs.cameras])
     fps = 1e9 / np.median(stamps) if len(stamps) else 1.0
