@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
 from disguisor_msgs.msg import FrameSet
-from disguisor_ros.bridge.bags import BagWriter
+from disguisor_ros.bridge.bags import BagWriter, open_bag, raw_messages
 from disguisor_ros.bridge.room_bag import RoomBag
 from disguisor_ros.cli import main
 from disguisor_ros.core.cameras import Camera
@@ -228,6 +229,22 @@ def test_keypoints_with_nan(capsys, tmp_path):
     assert "/cn02/keypoints2d" in line and "NaN" in line
 
 
+def test_keypoints_of_images_of_half_the_size(capsys, tmp_path):
+    """All of them valid, all in the upper left quarters: 0.97 of faces stayed open."""
+
+    def spoil(bag, camera, index):
+        found = small_room.keypoints(small_room.cameras(), index)[camera]
+        bag.raw_color(camera, small_room.stamp(index), small_room.image(camera, index))
+        bag.keypoints(camera, small_room.stamp(index), found * [0.5, 0.5, 1.0])
+        return True
+
+    bag = small_room.write(tmp_path / "in", 160, depth=False, spoil=spoil)
+    code = main(["run", "--bag", str(bag), "--out", str(tmp_path / "out")])
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2 and "do not find the same people" in line
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_output_that_exists_is_not_touched(capsys, tmp_path):
     bag = small_room.write(tmp_path / "in", frames=1)
     (tmp_path / "there").mkdir()
@@ -251,6 +268,23 @@ def test_transforms_in_millimetres(capsys, tmp_path):
         rig[name] = Camera(name, camera.width, camera.height, camera.matrix, tf)
     bag = small_room.write(tmp_path / "in", frames=1, rig=rig)
     assert "millimetres" in refused(capsys, tmp_path, "--bag", bag)
+
+
+def test_two_poses_of_one_camera(capsys, tmp_path):
+    """A calibration, and an older one that something still published while it was recorded."""
+    bag, other = small_room.write(tmp_path / "in", 1), small_room.cameras()
+    moved = other["cn02"].tf_camera_world.copy()
+    moved[0, 3] += 0.1
+    other["cn02"] = replace(other["cn02"], tf_camera_world=moved)
+    older = small_room.write(tmp_path / "older", 1, rig=other)
+    with BagWriter(tmp_path / "both") as writer:
+        for part in (bag, older):
+            with open_bag(part) as reader:
+                for connection, time_ns, raw in raw_messages(reader):
+                    if part == bag or connection.topic == "/tf_static":
+                        writer.write(connection.topic, connection.msgtype, time_ns, raw)
+    line = refused(capsys, tmp_path, "--bag", tmp_path / "both")
+    assert "/tf_static: there are two different poses of cn02_" in line
 
 
 def test_a_domain_in_which_another_run_is(capsys, tmp_path, monkeypatch):

@@ -107,13 +107,23 @@ def test_padded_rows_are_understood():
 
 def test_big_endian_depth_is_understood():
     message = Image(height=1, width=1, encoding="16UC1", step=2, is_bigendian=1)
-    message.data = array.array("B", [1, 2])
+    message.data = array.array("B", [8, 2])
     depth, unit_m = images.depth_array(message)
-    assert depth.tolist() == [[258]] and unit_m == 0.001
+    assert depth.tolist() == [[2050]] and unit_m == 0.001
     message.encoding, message.step = "32FC1", 4
     message.data = array.array("B", np.array([2.5], ">f4").tobytes())
     depth, unit_m = images.depth_array(message)
     assert depth.tolist() == [[2.5]] and depth.dtype == np.float32 and unit_m == 1.0
+
+
+@pytest.mark.parametrize(("encoding", "value"), [("16UC1", 30000), ("16UC1", 300), ("32FC1", 3e3)])
+def test_depth_in_another_unit_is_refused(encoding, value):
+    """0.1 mm, centimetres, and millimetres as floats: most of it 30, 0.3 and 3000 m away."""
+    image = np.full((8, 8), value, np.float32 if encoding == "32FC1" else np.uint16)
+    message = Image(height=8, width=8, encoding=encoding, step=8 * image.itemsize)
+    message.data = array.array("B", image.tobytes())
+    with pytest.raises(ValueError, match=f"{encoding} must be in"):
+        images.depth_array(message)
 
 
 @pytest.mark.parametrize("encoding", ["bayer_rggb8", "yuv422", "16UC1", ""])
@@ -162,14 +172,16 @@ def test_the_tag_of_a_jpeg_does_not_turn_the_image():
     assert image[0].mean() > 180
 
 
-def transform(parent, child, x=0.0, w=1.0):
+def transform(parent, child, x=0.0, turn=(-1.0, 0.0, 0.0, 1.0)):
+    """A transform; turned as an optical frame is that looks along the y axis of its parent."""
     from geometry_msgs.msg import TransformStamped
     from tf2_msgs.msg import TFMessage
 
     out = TransformStamped(child_frame_id=child)
     out.header.frame_id = parent
     out.transform.translation.x = x
-    out.transform.rotation.w = w
+    q = out.transform.rotation
+    q.x, q.y, q.z, q.w = np.array(turn) / max(np.linalg.norm(turn), 1)
     return TFMessage(transforms=[out])
 
 
@@ -183,7 +195,7 @@ def info(frame="optical", **change):
 
 def test_transforms_are_chained_from_the_world():
     rig = CameraRig()
-    rig.add_transforms(transform("world", "mount", x=1.0))
+    rig.add_transforms(transform("world", "mount", x=1.0, turn=(0.0, 0.0, 0.0, 1.0)))
     rig.add_transforms(transform("mount", "optical", x=2.0))
     rig.add_info(("cn01", "color"), info())
     assert rig.camera(("cn01", "color")).center.tolist() == [3, 0, 0]
@@ -195,6 +207,46 @@ def test_the_calibration_of_another_image_than_the_published_one_is_refused(chan
     rig.add_transforms(transform("world", "optical"))
     rig.add_info(("cn01", "color"), info(**change))
     with pytest.raises(ValueError, match="cn01/color/camera_info: binning"):
+        rig.camera(("cn01", "color"))
+
+
+def middle(x, y, width=640, height=480):
+    """A camera_info whose principal point lies at x, y."""
+    return info(width=width, height=height, k=[600.0, 0, x, 0, 600, y, 0, 0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [(middle(160, 120), "321x241"), (middle(640, 480), "1281x961"),
+     (middle(320, 240, 1280, 720), "641x481"), (middle(960, 540, 1280, 720), "1921x1081")],
+)  # fmt: skip
+def test_intrinsics_of_another_resolution_are_refused(wrong, meant):
+    rig = CameraRig()
+    rig.add_transforms(transform("world", "optical"))
+    rig.add_info(("cn01", "color"), wrong)
+    with pytest.raises(ValueError, match=f"cn01/color/camera_info: k is of .* {meant}, not of"):
+        rig.camera(("cn01", "color"))
+
+
+@pytest.mark.parametrize(
+    "real",
+    [middle(327.2, 338.5, 640, 576), middle(917.3, 563.2, 1920, 1080), middle(320, 100),
+     middle(480, 200)],
+)  # fmt: skip
+def test_lenses_that_are_off_the_middle_and_cut_images_are_not(real):
+    """An Azure Kinect's depth, the worst of Panoptic's, and parts of an image."""
+    rig = CameraRig()
+    rig.add_transforms(transform("world", "optical"))
+    rig.add_info(("cn01", "color"), real)
+    assert rig.camera(("cn01", "color")).width == real.width
+
+
+def test_a_pose_that_is_not_of_the_optical_frame_is_refused():
+    """That of camera_link: its z axis, which points up, would be the direction of view."""
+    rig = CameraRig()
+    rig.add_transforms(transform("world", "optical", turn=(0.0, 0.2, 0.0, 1.0)))
+    rig.add_info(("cn01", "color"), info())
+    with pytest.raises(ValueError, match="optical looks at the ceiling"):
         rig.camera(("cn01", "color"))
 
 
@@ -222,9 +274,27 @@ def test_a_missing_or_wrong_transform_is_named(transforms, message):
         rig.camera(("cn01", "color"))
 
 
+def test_two_publishers_of_one_pose_must_agree(monkeypatch):
+    """An old static_transform_publisher that was left running beside the new calibration."""
+    monkeypatch.setattr("disguisor_ros.bridge.calibration.SETTLE_S", 0.0)
+    rig = CameraRig()
+    rig.add_info(("cn01", "color"), info())
+    rig.add_transforms(transform("world", "optical", x=1.0), b"old")
+    rig.add_transforms(transform("world", "optical", x=1.0), b"driver")
+    assert rig.camera(("cn01", "color")).center[0] == 1
+    rig.add_transforms(transform("world", "optical", x=2.0), b"new")
+    rig.believe({b"old", b"driver", b"new"})
+    with pytest.raises(ValueError, match="two different poses of optical"):
+        rig.camera(("cn01", "color"))
+    rig.believe({b"new"})
+    assert rig.camera(("cn01", "color")).center[0] == 2
+    rig.believe(set())
+    assert rig.camera(("cn01", "color")).center[0] == 2, "a pose outlives its publisher"
+
+
 def test_a_zero_quaternion_is_refused():
     with pytest.raises(ValueError, match="norm"):
-        CameraRig().add_transforms(transform("world", "optical", w=0.0))
+        CameraRig().add_transforms(transform("world", "optical", turn=(0.0, 0.0, 0.0, 0.0)))
 
 
 def test_markers_of_people_who_left_are_deleted():

@@ -1,6 +1,7 @@
 """Contact sheet and video: that they exist, can be played, and show before beside after."""
 
 import argparse
+import stat
 
 import cv2
 import numpy as np
@@ -101,6 +102,11 @@ def test_cameras_of_different_shapes_share_a_video(monkeypatch):
     assert (late[360 + 180] < 40).all(), "not there yet"
     row = full[360 + 180, : media.VIDEO_WIDTH, 0] > 150
     assert 200 <= row.sum() <= 205 and row[320], "whole, upright, in the middle of its cell"
+
+
+def test_nobody_else_may_read_pictures_of_original_faces(preview):
+    folder = preview / "pictures"
+    assert [stat.S_IMODE(f.stat().st_mode) & 0o077 for f in (folder, *folder.iterdir())] == [0] * 3
 
 
 def test_a_folder_is_wanted(preview):

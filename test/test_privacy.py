@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rclpy
+import small_room
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -236,6 +238,7 @@ def _anew(node):
     transforms = TFMessage()
     stamped = TransformStamped(child_frame_id="cam_color_optical_frame")
     stamped.header.frame_id = "world"
+    stamped.transform.rotation.x, stamped.transform.rotation.w = -np.sqrt(0.5), np.sqrt(0.5)
     transforms.transforms = [stamped]
     node.rig.add_transforms(transforms)
     return node
@@ -469,6 +472,37 @@ def test_a_camera_that_finds_nobody_at_the_start_may_be_blind(two_cameras):
     node.reset()
     empty_room = [node._unwatched(k * step, saw(a=0, b=0)) for k in range(4)]
     assert [bool(why) for why in empty_room] == [True] * 2 + [False] * 2
+
+
+def test_cameras_that_agree_on_nobody_and_wrong_depth_are_closed(two_cameras):
+    """The heads would be anywhere, and what stands before them, too."""
+    node, left = two_cameras, two_cameras.offered["/disguisor/persons3d"].sent
+    rig, far = small_room.cameras(2), np.full((240, 320), 500, np.uint16)
+    node.cameras, node.warm_up_ns = list(rig), 0
+    node.known_cameras = lambda names, kind="color": {name: rig[name] for name in names}
+
+    def see(k, factor):
+        frames = FrameSet(header=_header(k * SECOND // 5))
+        for name, found in small_room.keypoints(rig, 0).items():
+            stamps = CameraStamps(camera=name, color=frames.header.stamp)
+            stamps.depth = frames.header.stamp
+            frames.cameras.append(stamps)
+            node.rendezvous.put((name, "keypoints"), k * SECOND // 5, found * [factor, factor, 1])
+            node.rendezvous.put((name, "depth"), k * SECOND // 5, (far, 0.001))
+        node.tell("/disguisor/frame_set", frames)
+
+    for k in range(5, 50):
+        see(k, 1.0)
+    assert len(left) == 45
+    assert all(camera.depth == Time() for camera in left[-1].frame_set.cameras)
+    assert "depth/image_raw: shows only 0 %" in node.health(1)[1]
+    node.reset()
+    for k in range(50, 150):
+        see(k, 0.5)
+    assert 45 < len(left) < 130 and "same people" in node.last_problem
+    node.reset()
+    see(150, 1.0)
+    assert "same people" not in node.health(1)[1]
 
 
 def test_two_graphs_on_one_domain_open_nothing(ros, clock, monkeypatch):

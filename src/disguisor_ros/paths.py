@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from disguisor_ros.errors import UserError
@@ -28,3 +31,13 @@ def share(relative: str) -> Path:
             f"{relative} of disguisor_ros is not found: source the setup.bash of the workspace in"
             " which it was built"
         ) from error
+
+
+@contextmanager
+def for_me_alone() -> Iterator[None]:
+    """Let nobody but this user read what is written in here: it shows faces."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

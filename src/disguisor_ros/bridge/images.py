@@ -23,6 +23,9 @@ DEPTH_ENCODINGS = {
 
 _MAX_SIDE = 16384
 
+#: What most of a depth image of a room lies away, metres; else it is in another unit.
+_ROOM_M = (0.5, 20.0)
+
 #: Bytes by which cameras may fill up a JPEG before its end: harmless.
 _FILLED_UP = 64
 
@@ -120,7 +123,8 @@ def depth_array(message) -> tuple[np.ndarray, float]:
     Raises
     ------
     ValueError
-        If the encoding is not one of :data:`DEPTH_ENCODINGS` or the sizes do not agree.
+        If the encoding is not one of :data:`DEPTH_ENCODINGS`, the sizes do not agree, or no room
+        is as large or small as that: too near, everything would stand before the faces.
     """
     if message.encoding not in DEPTH_ENCODINGS:
         raise ValueError(
@@ -128,7 +132,16 @@ def depth_array(message) -> tuple[np.ndarray, float]:
             f" {', '.join(DEPTH_ENCODINGS)}"
         )
     dtype, unit_m = DEPTH_ENCODINGS[message.encoding]
-    return _pixels(message, dtype, 1)[..., 0], unit_m
+    image = _pixels(message, dtype, 1)[..., 0]
+    some = image[::8, ::8]
+    some = some[some > 0]
+    middle_m = np.median(some) * unit_m if len(some) else _ROOM_M[0]
+    if not _ROOM_M[0] <= middle_m <= _ROOM_M[1]:
+        raise ValueError(
+            f"half of the depth image lies within {middle_m:.3g} m: {message.encoding} must be in"
+            f" {'metres' if unit_m == 1 else 'millimetres'}"
+        )
+    return image, unit_m
 
 
 def fill_image(message, image: np.ndarray, encoding: str) -> None:

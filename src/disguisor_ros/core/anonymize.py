@@ -247,18 +247,20 @@ def _room_color(image: np.ndarray, hidden: np.ndarray, rgb: tuple[int, ...]) -> 
 
 def _fill(image, hidden, cover: Cover, room: np.ndarray, mode: str, rgb) -> np.ndarray:
     """Colours that replace a cover's pixels, shape (h, w, 3), uint8, red green blue."""
-    around = _surroundings(image, hidden, cover, room, rgb)
-    fill = around
+    fill = _surroundings(image, hidden, cover, room, rgb)
     if cover.drawing is not None:
-        drawing = cover.drawing * _light(around, room)
+        light = _light(fill, room)
+        # A cover may be far wider than what is drawn in it.
+        x, y, width, height = cv2.boundingRect(cover.drawn.astype(np.uint8))
+        head = np.s_[y : y + height, x : x + width]
         # Towards its edge what is drawn melts into what surrounds it.
-        drawn = np.pad(cover.drawn & cover.reach, 1).astype(np.uint8)
+        drawn = np.pad(cover.drawn[head] & cover.reach[head], 1).astype(np.uint8)
         inside = cv2.distanceTransform(drawn, cv2.DIST_L2, 3)[1:-1, 1:-1]
         seam = max(2.0, 0.05 * np.sqrt(np.count_nonzero(cover.reach)))
         opacity = np.clip(inside / seam, 0, 1)[..., None]
-        fill = around + opacity * (drawing - around)
+        fill[head] += opacity * (cover.drawing[head] * light - fill[head])
     fill = _restyle(fill, cover, mode)
-    return np.clip(255 * fill + 0.5, 0, 255).astype(np.uint8)
+    return cv2.convertScaleAbs(fill, alpha=255)
 
 
 def _surroundings(image, hidden, cover: Cover, room: np.ndarray, rgb) -> np.ndarray:

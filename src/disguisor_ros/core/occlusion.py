@@ -167,7 +167,7 @@ def agreement(
     some = slice(None, None, max(1, len(row) // _LOOK_UPS))
     row, column = row[some], column[some]
     points = np.ones((len(row), 3))
-    points[:, :2] = window.normalized(camera)[row, column]
+    points[:, :2] = camera.undistort(window.to_pixels(np.stack([column, row], axis=-1)))
     points *= surface_m[row, column][:, None]
     world = points @ camera.tf_world_camera[:3, :3].T + camera.center
     pixels, expected_m = depth.camera.project(world)

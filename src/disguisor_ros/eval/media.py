@@ -15,6 +15,7 @@ from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.eval.pairs import BagPair, Pair
 from disguisor_ros.eval.scores import changed_pixels, region_boxes, region_mask
 from disguisor_ros.figures import make_folder, whole_file
+from disguisor_ros.paths import for_me_alone
 from disguisor_ros.progress import track
 
 #: Width of an image on the contact sheet and in the video, pixels.
@@ -41,11 +42,12 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+@for_me_alone()
 def write_preview(bag: Path, anonymized: Path, folder: Path) -> tuple[Path, Path]:
     """Write the contact sheet and the video of an anonymized bag.
 
     Both show the original faces beside the replaced ones: make them of recordings that may be
-    shown.
+    shown. Only this user may read them.
 
     Returns
     -------

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import time
 
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+
 from disguisor_msgs.msg import FrameSet, Persons3D
+from disguisor_ros.bridge.diagnostics import DOUBT
 from disguisor_ros.bridge.messages import read_frame_set, write_persons
+from disguisor_ros.core.agreement import DISAGREEMENT, QUARTERED, Agreement, doubt
+from disguisor_ros.core.depth_watch import DepthWatch, misfit
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.nodes.common.process import run_node
 from disguisor_ros.nodes.common.qos import RESULT, WORK
@@ -42,6 +48,9 @@ class Pose3DNode(StageNode):
             "predict", 3.0, "How long people who are no longer seen are covered, s.", (0.0, 10.0)
         )
         self.estimator = PoseEstimator(predict_s=predict_s, forget_s=max(3.0, predict_s))
+        self.agreement, self.depth_watch = Agreement(), DepthWatch()
+        self._doubts: dict[str, str] = {}
+        self._wrong: list[str] = []
         self._alone_from_ns = 0
         self._forget()
 
@@ -55,12 +64,22 @@ class Pose3DNode(StageNode):
 
     def reset(self):
         self.estimator.reset()
+        self.agreement.reset()
+        self.depth_watch.reset()
         self._forget()
 
     def _forget(self):
         self._taken_ns: dict[str, int] = {}
         self._began_ns = self._last_ns = None
         self._watched_ns: dict[str, int] = {}
+
+    def health(self, rate):
+        """A warning while cameras do not show what others show."""
+        if self.agreement.none:
+            return DiagnosticStatus.WARN, f"nothing goes out: {DISAGREEMENT}"
+        for topic, line in self._doubts.items():
+            return DiagnosticStatus.WARN, f"{topic}: {line}"
+        return super().health(rate)
 
     def _on_frame_set(self, message):
         frame_set = read_frame_set(message)
@@ -95,25 +114,53 @@ class Pose3DNode(StageNode):
                 )
             else:
                 keypoints[camera] = found
-        # Only these cameras were looked at: an image of any other may not leave.
-        message.cameras = [c for c in message.cameras if c.camera in keypoints]
+        depth = self.depth_views(frame_set.depth_ns) if self.use_depth else {}
         persons = self.estimator(
             keypoints,
             {c: cameras[c] for c in keypoints},
             frame_set.stamp_ns,
-            self.depth_views(frame_set.depth_ns) if self.use_depth else None,
+            {c: view for c, view in depth.items() if not self.depth_watch.wrong(c)},
         )
         self.figures["persons"] = len(persons)
+        self._watch(keypoints, cameras, persons, frame_set.stamp_ns, depth)
+        # Only these cameras were looked at: an image of any other may not leave.
+        message.cameras = [
+            c for c in message.cameras if c.camera in keypoints and c.camera not in self._wrong
+        ]
+        for entry in message.cameras:
+            if self.depth_watch.wrong(entry.camera):  # the stages after this go by these stamps
+                entry.depth = Time()
         if time.monotonic_ns() < self._alone_from_ns:
             self.dropped(
                 "not alone", "another graph runs on this ROS domain, or two synchronizers do"
             )
+            return
+        if self.agreement.none:
+            self.dropped("no agreement", DISAGREEMENT)
             return
         if unwatched := self._unwatched(frame_set.stamp_ns, keypoints):
             self.dropped("warming up", f"who is in the room is not known: {unwatched}")
             return
         self.publisher.publish(write_persons(persons, message))
         self.finished(started)
+
+    def _watch(self, keypoints, cameras, persons, stamp_ns: int, depth) -> None:
+        """Hold the cameras and their depth against each other."""
+        self.agreement.look(keypoints, cameras, persons, stamp_ns)
+        self.depth_watch.look(keypoints, persons, depth)
+        lines = {camera: doubt(share) for camera, share in self.agreement.shares.items()}
+        quartered = [camera for camera in keypoints if self.agreement.quartered(camera)]
+        lines |= dict.fromkeys(quartered, QUARTERED)
+        for camera in filter(self.depth_watch.wrong, depth):
+            lines[f"/{camera}/depth/image_raw"] = misfit(self.depth_watch.share(camera))
+        self._doubts = {topic: line for topic, line in lines.items() if line}
+        self._wrong = quartered + [c for c in keypoints if self.agreement.wrong(c)]
+        self.figures["disagreement"] = DISAGREEMENT if self.agreement.none else ""
+        for camera in self._wrong:
+            self.dropped("no agreement", f"{camera}: nothing of it goes out: {lines[camera]}")
+            self.figures["disagreement"] = f"{camera}: {lines[camera]}"
+        self.figures = {k: v for k, v in self.figures.items() if not k.startswith(DOUBT)}
+        self.figures |= {f"{DOUBT}{topic}": line for topic, line in self._doubts.items()}
 
     def _unwatched(self, stamp_ns: int, keypoints: dict) -> str:
         """Why somebody might be in the room who is not known yet; empty when nobody can be.

@@ -191,7 +191,9 @@ def _check_contents(recording: Recording, reader, types, rig: CameraRig) -> None
         raise UserError(f"/tf_static: not in {recording.path} (the cameras have no transforms)")
     for _, _, raw in raw_messages(reader, static):
         recording.transforms.append(bytes(raw))
-        _checked("/tf_static", rig.add_transforms, reader.deserialize(raw, types["/tf_static"]))
+        message = reader.deserialize(raw, types["/tf_static"])
+        # Who published it a bag does not say: each message counts as another's.
+        _checked("/tf_static", rig.add_transforms, message, b"%d" % len(recording.transforms))
     for connection, _, raw in raw_messages(
         reader, [c for c in reader.connections if c.topic in recording.topics]
     ):

@@ -234,11 +234,9 @@ class Replay:
                 problem = self.reports.problems.get(camera)
                 why = f"; the renderer's last problem: {problem}" if problem else ""
                 out.append(f"{camera}: {lost} images withheld{why}")
-        return out + [
-            f"{camera}: {line}"
-            for camera, off in sorted(self.reports.off_cm.items())
-            if (line := suspicion(off / 100))
-        ]
+        doubts = [(c, suspicion(off / 100)) for c, off in sorted(self.reports.off_cm.items())]
+        doubts += sorted(self.reports.doubts.items())
+        return out + [f"{camera}: {line}" for camera, line in doubts if line]
 
     def figures(self) -> dict:
         """Figures of the run, for scripts."""
@@ -298,6 +296,8 @@ class Replay:
     def _check_alive(self) -> None:
         if self._recorder.error:
             raise self._recorder.error
+        if self.reports.disagreement:
+            raise UserError(f"{self.recording.path}: {self.reports.disagreement}")
         for name in self.graph.dead():
             if self.graph.processes[name].returncode == MISCONFIGURED:
                 raise UserError(f"{name}: {self.graph.why(name)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from disguisor_ros.bridge.bags import typestore
-from disguisor_ros.bridge.diagnostics import stage_values
+from disguisor_ros.bridge.diagnostics import DOUBT, stage_values
 
 
 @dataclass
@@ -26,6 +26,10 @@ class StageReports:
         Camera -> how far its calibration is off, as its renderer sees it.
     problems : dict of str to str
         Camera -> last problem of its renderer.
+    doubts : dict of str to str
+        Camera or topic -> why pose3d does not believe it.
+    disagreement : str
+        Why pose3d lets nothing of a camera, or of all, go out; empty while it does.
     """
 
     connected: dict[str, bool] = field(default_factory=dict)
@@ -34,6 +38,8 @@ class StageReports:
     stage_ms: dict[str, float] = field(default_factory=dict)
     off_cm: dict[str, float] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
+    disagreement: str = ""
 
     def take(self, raw: bytes) -> None:
         """Take over a message in CDR."""
@@ -43,6 +49,13 @@ class StageReports:
             self.listens_to[name] = set(values.get("listens_to", "").split(","))
             self.waiting[name] = int(values.get("frames_waiting", 0))
             self.stage_ms[name] = float(values.get("duration_ms_median", 0.0))
+            if "disagreement" in values:
+                self.disagreement = self.disagreement or values["disagreement"]
+                self.doubts = {
+                    key.removeprefix(DOUBT): line
+                    for key, line in values.items()
+                    if key.startswith(DOUBT)
+                }
             if "calibration_off_cm" in values:
                 camera = name.removesuffix("/face_renderer")
                 self.off_cm[camera] = float(values["calibration_off_cm"])

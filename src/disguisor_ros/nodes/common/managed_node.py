@@ -33,6 +33,8 @@ class ManagedNode(LifecycleNode):
         What :meth:`listen` has subscribed.
     heard : dict of str to bool
         Whether each of the inputs has given anything since the activation.
+    sender : bytes
+        Who published the message that is being taken.
     drops : Counter
         How often what was dropped, by reason.
     last_problem : str
@@ -48,6 +50,7 @@ class ManagedNode(LifecycleNode):
         self.active, self.activated_s = False, 0.0
         self.inputs: dict[str, Subscription] = {}
         self.heard: dict[str, bool] = {}
+        self.sender = b""
         self.drops = Counter()
         self.last_problem = ""
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -124,8 +127,9 @@ class ManagedNode(LifecycleNode):
         self.heard[topic] = False
         take, work = self.guarded(callback, topic), self.guarded(self.work)
 
-        def hear(message):
+        def hear(message, about):
             self.heard[topic] = True
+            self.sender = bytes((about.get("publisher_gid") or {}).get("data", b""))
             take(message)
             work()
 

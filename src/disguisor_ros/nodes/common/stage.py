@@ -80,7 +80,7 @@ class StageNode(ManagedNode):
 
     def listen_calibration(self, *kinds: str, cameras=None) -> None:
         """Keep :attr:`rig` up to date with camera_info of the given kinds, and /tf_static."""
-        self.listen(TFMessage, "/tf_static", self.rig.add_transforms, STATIC_TRANSFORMS)
+        self.listen(TFMessage, "/tf_static", self._on_transforms, STATIC_TRANSFORMS)
         for camera in cameras or self.cameras:
             for kind in kinds:
                 topic = f"/{camera}/{kind}/camera_info"
@@ -91,6 +91,9 @@ class StageNode(ManagedNode):
                     SENSOR,
                     raw=True,
                 )
+
+    def _on_transforms(self, message) -> None:
+        self.rig.add_transforms(message, self.sender)
 
     def _on_info(self, key, raw: bytes) -> None:
         # All but the stamp is the same in nearly every message: compared, not deserialized.

@@ -1,0 +1,148 @@
+"""Whether the cameras of a room show the same people: if not, something about them is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.types import Person3D
+
+#: A detection with so many joints of this score is somebody whom other cameras should find, too.
+_SURE_SCORE = 0.5
+_SURE_JOINTS = 6
+
+#: Cameras that are right confirm 0.92 to 1.0 of such detections of simulated rooms, 0.6 to 0.9 of
+#: real ones; 0.0 to 0.2 by chance, when all keypoints are of a smaller image or all poses wrong.
+_AGREED = 0.25
+
+#: Of people whom two others see, and whom it should show, a right camera sees 0.68 to 0.93; none
+#: when its pose is 5 degrees off, or its keypoints are of a smaller image.
+_MET = 0.1
+
+#: A camera shows somebody whose nose, shoulders and hips lie in its image.
+_TRUNK = [0, 5, 6, 11, 12]
+
+#: Judged after so many seconds of detections, of each camera and of all together: with fewer real
+#: cameras were closed that saw somebody else for a while ...
+_ENOUGH_S, _ENOUGH_OF_ALL_S = 20.0, 50.0
+
+#: ... of the last so many seconds. One look counts for no longer than this.
+_MEMORY_S = 60.0
+_LOOK_S = 0.4
+
+
+class Agreement:
+    """Counts how many of those whom a camera sees other cameras see in the same place; seconds.
+
+    Only instants at which two cameras see somebody count, and of these no more people than
+    another camera sees: who stands in one view alone proves nothing.
+    """
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self._expected: Counter[str] = Counter()
+        self._confirmed: Counter[str] = Counter()
+        self._there: Counter[str] = Counter()
+        self._met: Counter[str] = Counter()
+        self._seen: Counter[str] = Counter()
+        self._reach: dict[str, np.ndarray] = {}
+        self._stamp_ns: int | None = None
+
+    def look(
+        self,
+        keypoints: dict[str, np.ndarray],
+        cameras: dict[str, Camera],
+        persons: list[Person3D],
+        stamp_ns: int,
+    ) -> None:
+        """Note the detections (P, 17, 3) of an instant and the people that were made of them."""
+        seconds = min(max((stamp_ns - (self._stamp_ns or stamp_ns)) * 1e-9, 0.0), _LOOK_S)
+        self._stamp_ns = stamp_ns
+        sure = {
+            camera: set(np.flatnonzero((found[..., 2] >= _SURE_SCORE).sum(1) >= _SURE_JOINTS))
+            for camera, found in keypoints.items()
+        }
+        for camera, mine in sure.items():
+            others = max((len(s) for other, s in sure.items() if other != camera), default=0)
+            expected = min(len(mine), others)
+            shared = {p.detections.get(camera) for p in persons if p.status == "multiview"}
+            self._seen[camera] += seconds * len(mine)
+            size = (cameras[camera].width, cameras[camera].height)
+            joints = keypoints[camera][keypoints[camera][..., 2] >= _SURE_SCORE][:, :2] / size
+            self._reach[camera] = np.vstack([joints, self._reach.get(camera, np.zeros(2))]).max(0)
+            there = _within(
+                cameras[camera], [p for p in persons if len(p.detections.keys() - {camera}) > 1]
+            )
+            for counts, new in (
+                (self._expected, expected),
+                (self._confirmed, min(len(mine & shared), expected)),
+                (self._there, len(there)),
+                (self._met, sum(camera in person.detections for person in there)),
+            ):
+                counts[camera] += seconds * (new - counts[camera] / _MEMORY_S)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of each camera that saw enough: the share of its people whom others confirm."""
+        return {
+            camera: self._confirmed[camera] / expected
+            for camera, expected in sorted(self._expected.items())
+            if expected >= _ENOUGH_S
+        }
+
+    @property
+    def none(self) -> bool:
+        """Whether the cameras agree on nobody, or hardly."""
+        expected = self._expected.total()
+        return expected >= _ENOUGH_OF_ALL_S and self._confirmed.total() < _AGREED * expected
+
+    def quartered(self, camera: str) -> bool:
+        """Whether all that a camera ever saw, and nobody confirms, was in its upper left quarter.
+
+        Such are keypoints of images of half the size.
+        """
+        confirmed = self.shares.get(camera, 0.0) >= _AGREED
+        enough = self._seen[camera] >= _ENOUGH_S
+        return enough and not confirmed and bool((self._reach[camera] <= 0.5).all())
+
+    def wrong(self, camera: str) -> bool:
+        """Whether a camera sees people, but none of those whom others have before it."""
+        there = self._there[camera]
+        unconfirmed = self.shares.get(camera, 1.0) < _AGREED
+        return unconfirmed and there >= _ENOUGH_S and self._met[camera] < _MET * there
+
+
+def _within(camera: Camera, persons: list[Person3D]) -> list[Person3D]:
+    """Those whose head and trunk lie in the image of a camera."""
+    joints = np.array([person.joints[_TRUNK] for person in persons]).reshape(-1, 5, 3)
+    inside = camera.inside(camera.project(joints)[0]).all(axis=1)
+    return [person for person, shown in zip(persons, inside, strict=True) if shown]
+
+
+#: What to tell the user of cameras that agree on nobody.
+DISAGREEMENT = (
+    "the cameras do not find the same people in the same places: are /tf_static and camera_info"
+    " right, and keypoints2d in pixels of the whole image? (Cameras that show different places:"
+    " run each by itself)"
+)
+
+#: ... and of one camera that nobody confirms.
+QUARTERED = (
+    "everybody is in the upper left quarter of its images: is keypoints2d of images of half the"
+    " size? (Else it goes on when somebody is elsewhere)"
+)
+
+
+def doubt(share: float) -> str:
+    """What to tell of a camera of whose people others confirm such a share; empty if nothing."""
+    if share >= _AGREED:
+        return ""
+    return (
+        f"other cameras confirm only {100 * share:.0f} % of the people whom it sees: are its"
+        " /tf_static, camera_info and keypoints2d right? (Else leave it out and run it by itself)"
+    )
