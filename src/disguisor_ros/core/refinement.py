@@ -193,7 +193,7 @@ def solve(
     robust = 1.0 / (1.0 + (residual / ROBUST) ** 2)
     weight = np.where(np.isfinite(residual), observations.score * robust, 0.0)
     bones = bone_lengths(joints, *_ray_equations(observations, rays, *errors[1:]), weight)
-    return Triangulated(joints, covariance, residual, weight, *bones)
+    return Triangulated(joints, covariance, residual, weight.max(axis=1), *bones)
 
 
 @dataclass
