@@ -90,7 +90,7 @@ def test_a_joint_that_nobody_sees_is_inferred_near_its_place():
 
     result = estimate(observations(camera_ring(3), change=hide))
     assert np.linalg.norm(result.joints[0, 9] - BODY[9]) < 0.15
-    assert result.weight[0, :, 9].max() == 0.0
+    assert result.confidence[0, 9] == 0.0
     assert np.trace(result.covariance[0, 9]) > 4 * np.trace(result.covariance[0, 10])
 
 

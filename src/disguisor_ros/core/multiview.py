@@ -127,7 +127,7 @@ class Scene:
     def _learn_floor(self, groups: list[Group]) -> None:
         seen = [g.result for g in groups if g.result is not None and len(g.detections) > 1]
         joints = np.array([result.joints for result in seen])
-        self.floor.add(joints, np.array([result.weight.max(axis=0) for result in seen]))
+        self.floor.add(joints, np.array([result.confidence for result in seen]))
 
     def _associate(self) -> list[Group]:
         detections, expected = self.detections, self.expected
@@ -170,7 +170,7 @@ class Scene:
 
     def _worst_leaves(self, group: Group, misfit: np.ndarray, loose: list[Group]) -> bool:
         """Move the worst misfit of a group to ``loose``; whether the rest needs another look."""
-        worst = max(group.detections, key=lambda view: misfit[view])
+        worst = int(misfit.argmax())
         if misfit[worst] <= _STRANGER:
             return False
         group.result = None
@@ -289,16 +289,14 @@ class Scene:
         drift = np.zeros((len(groups), 17, 3))
         bones = np.tile(BONE_LENGTH_M, (len(groups), 1))
         bone_variance = np.tile(BONE_VARIANCE_M2, (len(groups), 1))
-        for k, group in enumerate(groups):
-            if group.track is not None:
-                there, t = self.expected, group.track
-                joints[k], covariance[k] = there.joints[t], there.covariance[t]
-                bones[k], bone_variance[k] = there.bones[t], there.bone_variance[t]
-                drift[k] = there.drift[t]
-            if k in settled:
-                joints[k] = settled[k].expected
-                covariance[k] = settled[k].variance[:, None, None] * np.eye(3)
-                drift[k] = 0.0
+        there, tracked = self.expected, [k for k, g in enumerate(groups) if g.track is not None]
+        t = [groups[k].track for k in tracked]
+        joints[tracked], covariance[tracked] = there.joints[t], there.covariance[t]
+        bones[tracked], bone_variance[tracked] = there.bones[t], there.bone_variance[t]
+        drift[tracked] = there.drift[t]
+        for k, one in settled.items():
+            joints[k], drift[k] = one.expected, 0.0
+            covariance[k] = one.variance[:, None, None] * np.eye(3)
         return Prior(joints, covariance, drift, bones, bone_variance)
 
 

@@ -101,7 +101,7 @@ class PoseEstimator:
         views = [cameras[name] for name in detections.names]
         groups, result = Scene(detections, views, expected, self._floor, depth or {}).people()
         apart = body_distance(expected.joints[:, None], result.joints)
-        self._recognise(groups, apart)
+        self._recognise(groups, expected, apart)
         self._prefer_elders(groups, apart)
         self._learn(groups, result, expected, elapsed_s)
         persons = [self._seen(group, result, k, detections) for k, group in enumerate(groups)]
@@ -127,7 +127,9 @@ class PoseEstimator:
         missed_s = track.missed_s(self._stamp_ns)
         return track.vain_s <= patience_s and missed_s <= max(patience_s, _BLIND_S)
 
-    def _recognise(self, groups: list[Group], apart: np.ndarray) -> None:
+    def _recognise(
+        self, groups: list[Group], expected: Prediction, apart: np.ndarray
+    ) -> None:
         """Give people without a track that of one who was lost near by.
 
         First, nobody leaps: who was found too far from where his track expects him is somebody
@@ -137,7 +139,7 @@ class PoseEstimator:
         if not groups or not self.tracks:
             return
         alone = [int(len(group.detections) < 2) for group in groups]
-        near = apart < _reach_m(self.tracks, self._stamp_ns)[:, alone]
+        near = apart < _reach_m(self.tracks, expected, self._stamp_ns)[:, alone]
         for k, group in enumerate(groups):
             if group.track is not None and not near[group.track, k]:
                 group.track = None
@@ -219,7 +221,7 @@ class PoseEstimator:
             track_id=track.track_id,
             joints=result.joints[k],
             covariance=result.covariance[k] + _outer(group.drift),
-            confidence=result.weight[k].max(axis=0),
+            confidence=result.confidence[k],
             detections={
                 detections.names[view]: int(detections.index[d])
                 for view, d in sorted(group.detections.items())
@@ -286,14 +288,14 @@ def _outer(vectors: np.ndarray) -> np.ndarray:
     return vectors[:, :, None] * vectors[:, None, :]
 
 
-def _reach_m(tracks: list[Track], stamp_ns: int) -> np.ndarray:
+def _reach_m(tracks: list[Track], expected: Prediction, stamp_ns: int) -> np.ndarray:
     """How far from where T tracks expect their people these may be found, shape (T, 2), metres.
 
     By several views, and by one alone: a stray detection in one view must not take away the track
     of somebody who is merely not detected, and with it the cover of his face. Along the ray of the
     one view that saw him last he may be farther off.
     """
-    drift = np.linalg.norm([track.drift for track in tracks], axis=-1).mean(axis=-1)
+    drift = np.linalg.norm(expected.drift, axis=-1).mean(axis=-1)
     missed_s = np.array([track.missed_s(stamp_ns) for track in tracks])
     several = np.minimum(_REACH_M + 2.0 * drift + _SPEED * missed_s, 1.5)
     single = np.minimum(_REACH_M + drift + _SPEED_OF_ONE_VIEW * missed_s, 0.7)

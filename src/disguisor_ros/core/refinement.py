@@ -193,7 +193,7 @@ def solve(
     robust = 1.0 / (1.0 + (residual / ROBUST) ** 2)
     weight = np.where(np.isfinite(residual), observations.score * robust, 0.0)
     bones = bone_lengths(joints, *_ray_equations(observations, rays, *errors[1:]), weight)
-    return Triangulated(joints, covariance, residual, weight, *bones)
+    return Triangulated(joints, covariance, residual, weight.max(axis=1), *bones)
 
 
 @dataclass
@@ -269,13 +269,13 @@ class _Problem:
     def linearized(self, joints: np.ndarray) -> Equations:
         """Normal equations at joints, shape (P, 17, 3)."""
         _, aside2, sigma2 = ray_errors(self.observations, joints)
-        blocks, vector = _ray_equations(self.observations, self.rays, aside2, sigma2)
+        blocks, meeting = _ray_equations(self.observations, self.rays, aside2, sigma2)
+        vector = meeting - (blocks @ joints[..., None])[..., 0]
         _add_prior(blocks, vector, joints, self.expected, self.information)
         axes = _trunk_axes(joints)
         _add_pose(blocks, vector, joints, axes, self.limp & _LEGS)
         if self.floor_z_m is not None:
             _add_heights(blocks, vector, joints, self.floor_z_m, self.lonely)
-        vector = vector - (blocks @ joints[..., None])[..., 0]
         equations = Equations(blocks, vector, joints, self.bones, self.bone_variance)
         equations.add_arms(joints, axes)
         equations.add_heads(joints, axes, self.limp[:, _HEAD])
@@ -301,11 +301,11 @@ def _ray_equations(observations: Rays, rays: np.ndarray, aside2, sigma2):
 
 def _add_prior(blocks, vector, joints, expected, information) -> None:
     off = joints - expected
-    innovation2 = np.einsum("pja,pjab,pjb->pj", off, information, off)
+    pull = (information @ off[..., None])[..., 0]
     # A prediction that is far off must not hold the person back: it would show as lag.
-    information = information / (1.0 + innovation2 / 9.0)[..., None, None]
-    blocks += information
-    vector += (information @ expected[..., None])[..., 0]
+    robust = 1.0 / (1.0 + np.einsum("pja,pja->pj", off, pull) / 9.0)
+    blocks += robust[..., None, None] * information
+    vector -= robust[..., None] * pull
 
 
 def _add_pose(blocks, vector, joints, axes, limp: np.ndarray) -> None:
@@ -316,10 +316,10 @@ def _add_pose(blocks, vector, joints, axes, limp: np.ndarray) -> None:
     body = joints[some]
     top = body[:, 5:7].mean(1)
     place = (STANDING_M - STANDING_M[5:7].mean(0)) @ axes[some] + top[:, None]
-    off2 = ((body - place) ** 2).sum(-1) / POSE_SIGMA_M**2
-    information = limp[some] / (POSE_SIGMA_M**2 * (1.0 + off2 / 9.0))
+    off = body - place
+    information = limp[some] / (POSE_SIGMA_M**2 + (off**2).sum(-1) / 9.0)
     blocks[some] += information[..., None, None] * _EYE
-    vector[some] += information[..., None] * place
+    vector[some] -= information[..., None] * off
 
 
 def _trunk_axes(joints: np.ndarray) -> np.ndarray:
@@ -340,14 +340,14 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -> None:
     height = joints[..., 2] - floor_z_m
     if lonely.any():
-        off = (height - STANDING_M[:, 2]) / HEIGHT_SIGMA_M
-        factor = np.where(lonely, 1.0 / (HEIGHT_SIGMA_M**2 * (1.0 + (off / 2.0) ** 2)), 0.0)
+        off = height - STANDING_M[:, 2]
+        factor = lonely / (HEIGHT_SIGMA_M**2 + (off / 2.0) ** 2)
         blocks[..., 2, 2] += factor
-        vector[..., 2] += factor * (STANDING_M[:, 2] + floor_z_m)
+        vector[..., 2] -= factor * off
     sunk = height < _SOLE_M
     if sunk.any():
         blocks[sunk, 2, 2] += 1.0 / 0.05**2
-        vector[sunk, 2] += (floor_z_m + _SOLE_M) / 0.05**2
+        vector[sunk, 2] += (_SOLE_M - height[sunk]) / 0.05**2
 
 
 class Equations:
@@ -448,7 +448,8 @@ class Equations:
         core[:, _ROOT, :, _ROOT] -= (self.link @ self._follow[..., :3, :]).swapaxes(0, 1)
         vector = self.core_vector
         vector[:, _ROOT] -= (self.link @ own[..., :3, None])[..., 0]
-        moved = np.linalg.solve(self.core, vector.reshape(persons, 27, 1)).reshape(-1, 9, 3)
+        self._core_inverse = np.linalg.inv(self.core)
+        moved = (self._core_inverse @ vector.reshape(persons, 27, 1)).reshape(-1, 9, 3)
         step = np.empty((persons, 17, 3))
         step[:, CORE] = moved
         limbs = own - (self._follow @ moved[:, _ROOT, :, None])[..., 0]
@@ -458,7 +459,7 @@ class Equations:
     def covariance(self, persons: np.ndarray) -> np.ndarray:
         """Diagonal blocks of the inverse of some persons, (K, 17, 3, 3); after :meth:`step`."""
         follow, inverse = self._follow[persons], self._inverse[persons]
-        core = np.linalg.inv(self.core[persons]).reshape(-1, 9, 3, 9, 3)
+        core = self._core_inverse[persons].reshape(-1, 9, 3, 9, 3)
         core = core[:, np.arange(9), :, np.arange(9)].swapaxes(0, 1)
         limbs = follow @ core[:, _ROOT] @ follow.swapaxes(-1, -2) + inverse
         covariance = np.empty((len(core), 17, 3, 3))

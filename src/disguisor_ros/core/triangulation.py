@@ -77,8 +77,8 @@ class Triangulated:
     covariance : ndarray, shape (P, 17, 3, 3), square metres
     residual : ndarray, shape (P, V, 17)
         Distance of each ray from its joint in standard deviations; NaN where there is no ray.
-    weight : ndarray, shape (P, V, 17)
-        Score times the robust weight that the ray ended with.
+    confidence : ndarray, shape (P, 17)
+        Largest score of a view times the robust weight that its ray ended with.
     bones, bone_variance : ndarray, shape (P, 26), metres and square metres
         See :func:`bone_lengths`.
     """
@@ -86,28 +86,22 @@ class Triangulated:
     joints: np.ndarray
     covariance: np.ndarray
     residual: np.ndarray
-    weight: np.ndarray
+    confidence: np.ndarray
     bones: np.ndarray
     bone_variance: np.ndarray
 
     def of(self, person: int) -> Triangulated:
         """One person's part, without the axis of persons."""
-        return Triangulated(*(array[person] for array in self._arrays()))
-
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        return (
-            self.joints, self.covariance, self.residual, self.weight,
-            self.bones, self.bone_variance,
-        )  # fmt: skip
+        return Triangulated(*(array[person] for array in vars(self).values()))
 
 
 def stack(persons: list[Triangulated], views: int) -> Triangulated:
     """Parts of single persons as one."""
     if not persons:
-        view, bones = (0, views, 17), (0, len(BONE_A))
-        shapes = ((0, 17, 3), (0, 17, 3, 3), view, view, bones, bones)
+        bones = (0, len(BONE_A))
+        shapes = ((0, 17, 3), (0, 17, 3, 3), (0, views, 17), (0, 17), bones, bones)
         return Triangulated(*(np.zeros(shape) for shape in shapes))
-    return Triangulated(*(np.array(part) for part in zip(*(p._arrays() for p in persons))))
+    return Triangulated(*map(np.array, zip(*(vars(p).values() for p in persons))))
 
 
 def consensus_points(observations: Rays) -> np.ndarray:
@@ -196,7 +190,7 @@ def bone_lengths(
     information, vector : ndarray, shapes (P, 17, 3, 3) and (P, 17, 3)
         Of the joints by the rays, and its product with where these meet.
     weight : ndarray, shape (P, V, 17)
-        See :class:`Triangulated`.
+        Scores times the robust weights that the rays ended with.
 
     Returns
     -------
