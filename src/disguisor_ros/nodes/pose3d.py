@@ -48,13 +48,14 @@ class Pose3DNode(StageNode):
             "predict", 3.0, "How long people who are no longer seen are covered, s.", (0.0, 10.0)
         )
         self.estimator = PoseEstimator(predict_s=predict_s, forget_s=max(3.0, predict_s))
-        self.agreement, self.depth_watch = Agreement(), DepthWatch()
         self._doubts: dict[str, str] = {}
         self._wrong: list[str] = []
         self._alone_from_ns = 0
         self._forget()
 
     def connect(self):
+        # Not with each clock jump: of a recording in a loop too little would be seen to judge.
+        self.agreement, self.depth_watch = Agreement(), DepthWatch()
         self.publisher = self.offer(Persons3D, "/disguisor/persons3d", RESULT)
         self.listen_calibration("color", *(["depth"] if self.use_depth else []))
         self.listen_keypoints(self.cameras)
@@ -64,8 +65,6 @@ class Pose3DNode(StageNode):
 
     def reset(self):
         self.estimator.reset()
-        self.agreement.reset()
-        self.depth_watch.reset()
         self._forget()
 
     def _forget(self):
