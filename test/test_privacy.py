@@ -432,7 +432,8 @@ def test_who_is_in_the_room_is_learnt_before_frames_may_leave(ros):
         return [m.header.stamp.sec * SECOND + m.header.stamp.nanosec for m in left]
 
     start = 100 * SECOND
-    for first in (start, start - 50 * SECOND, start + 1000 * SECOND):
+    later = start + 1000 * SECOND
+    for first in (start, start - 50 * SECOND, later, later + SECOND):  # the last is 0.8 s back
         left.clear()
         assert see(first) == [first + SECOND + k * SECOND // 5 for k in range(5)]
     node.destroy_node()
@@ -706,6 +707,27 @@ def test_time_in_which_nobody_looked_does_not_make_anybody_go():
     now = _watched(estimator, person(0, 0)) + 5 * SECOND
     there = estimator({name: np.zeros((0, 17, 3)) for name in RIG}, RIG, now)
     assert [p.status for p in there] == ["predicted"]
+
+
+def test_who_was_seen_for_a_moment_by_several_views_is_somebody():
+    """A patient whom four cameras had seen for a second was forgotten after 1.5 more."""
+    estimator = PoseEstimator(floor_z_m=0.0, predict_s=3.0)
+    now = _watched(estimator, person(0, 0), frames=3)
+    for frame in range(12):
+        nobody = {name: np.zeros((0, 17, 3)) for name in RIG}
+        there = estimator(nobody, RIG, now + frame * SECOND // 5)
+    assert [p.status for p in there] == ["predicted"]
+
+
+def test_a_child_in_somebody_s_arms_who_is_missed_is_covered():
+    """Missed for an instant, it was forgotten at once: it lay where somebody else was seen."""
+    estimator = PoseEstimator(floor_z_m=0.0)
+    adult = person(0, 0)
+    child = person(0.2, 0, size=0.6) + [0, 0, 0.5]
+    for frame in range(10):
+        together = estimator(seen([adult, child], RIG), RIG, frame * SECOND // 5)
+    there = estimator(seen([adult], RIG), RIG, 2 * SECOND)
+    assert [len(together), *sorted(p.status for p in there)] == [2, "multiview", "predicted"]
 
 
 def test_a_stray_detection_does_not_take_a_cover_away():

@@ -164,10 +164,11 @@ class Pose3DNode(StageNode):
     def _unwatched(self, stamp_ns: int, keypoints: dict) -> str:
         """Why somebody might be in the room who is not known yet; empty when nobody can be.
 
-        Each camera must have watched for :attr:`warm_up_ns` since the start. One that finds nobody
-        where others do may be blind.
+        Each camera must have watched for :attr:`warm_up_ns` since the start, or since stamps went
+        back, with which the estimator starts anew. One that finds nobody where others do may be
+        blind.
         """
-        if self._began_ns is None or stamp_ns - self._last_ns > GAP_NS:
+        if self._began_ns is None or not 0 <= stamp_ns - self._last_ns <= GAP_NS:
             self._forget()
             self._began_ns = stamp_ns
         self._last_ns = stamp_ns
