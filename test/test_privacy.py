@@ -357,6 +357,18 @@ def test_depth_of_another_camera_cuts_out_nothing(bench, frame_id, believed):
     assert (bench.stored(("cam", "depth"), SECOND) is not None) == believed
 
 
+def test_depth_of_a_sensor_that_hangs_cuts_out_nothing(bench):
+    """People stood in it where they no longer were: before the faces of others."""
+    for k, metres in ((1, 2.0), (2, 2.1), (3, 2.1), (3, 2.1), (4, 2.1), (5, 2.2)):
+        depth = Image(header=_header(k * SECOND), height=HEIGHT, width=WIDTH, encoding="32FC1")
+        image = np.full((HEIGHT, WIDTH), metres, np.float32)
+        image[0] = np.nan
+        depth.step, depth.data = 4 * WIDTH, image.tobytes()
+        bench.tell("/cam/depth/image_raw", depth)
+    believed = [bench.stored(("cam", "depth"), k * SECOND) is not None for k in range(1, 6)]
+    assert believed == [True, True, False, False, True]
+
+
 @pytest.mark.parametrize("empty_first", [True, False])
 def test_two_detectors_that_contradict_each_other_are_not_believed(
     bench, clock, monkeypatch, empty_first
