@@ -589,6 +589,16 @@ def test_deactivate_stops_output_at_once(bench):
     bench.check()
 
 
+def test_shutdown_stops_output_at_once(two_cameras):
+    """It went on for as long as the process lived."""
+    two_cameras.warm_up_ns = 0
+    for k in range(1, 4):
+        two_cameras.tell("/disguisor/frame_set", FrameSet(header=_header(k * SECOND)))
+        if k == 1:
+            assert two_cameras.trigger_shutdown().name == "SUCCESS"
+    assert len(two_cameras.offered["/disguisor/persons3d"].sent) == 1
+
+
 def test_what_waited_before_a_restart_does_not_leave_after_it(bench):
     bench.color(SECOND)
     bench.keypoints(SECOND)
