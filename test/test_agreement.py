@@ -8,6 +8,7 @@ from room import camera_ring, person, seen
 from scipy.spatial.transform import Rotation
 
 from disguisor_ros.core.agreement import Agreement, doubt
+from disguisor_ros.core.cameras import invert_rigid
 from disguisor_ros.core.depth_watch import DepthWatch
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.types import DepthView
@@ -15,12 +16,14 @@ from disguisor_ros.core.types import DepthView
 BODIES = [person(-0.6, 0.2), person(0.7, -0.3, yaw=1.5)]
 
 
-def watched(rig, found, seconds=30):
-    """An Agreement after some seconds of what the cameras found."""
+def watched(rig, found, seconds=30, nobody_s=0):
+    """An Agreement after some seconds of what the cameras found, and of an empty room."""
     agreement, estimator = Agreement(), PoseEstimator()
-    for k in range(5 * seconds):
+    nobody = {camera: keypoints[:0] for camera, keypoints in found.items()}
+    for k in range(5 * (seconds + nobody_s)):
+        here = found if k < 5 * seconds else nobody
         stamp_ns = 10**12 + k * 2 * 10**8
-        agreement.look(found, rig, estimator(found, rig, stamp_ns), stamp_ns)
+        agreement.look(here, rig, estimator(here, rig, stamp_ns), stamp_ns)
     return agreement
 
 
@@ -69,6 +72,15 @@ def test_one_camera_that_is_wrong_is_closed(spoil):
     agreement = watched(rig, found)
     assert [c for c, share in agreement.shares.items() if doubt(share)] == [wrong]
     assert [c for c in rig if agreement.wrong(c)] == [wrong] and not agreement.none
+
+
+def test_who_comes_after_an_empty_room_finds_the_cameras_closed():
+    rig = camera_ring(4)
+    found, wrong = seen(BODIES, rig), list(rig)[1]
+    rig[wrong] = turned(rig[wrong], 90)
+    assert watched(rig, found, nobody_s=300).wrong(wrong)
+    rig = {c: replace(v, tf_camera_world=invert_rigid(v.tf_camera_world)) for c, v in rig.items()}
+    assert watched(rig, found, nobody_s=300).none
 
 
 @pytest.mark.parametrize("others", [0, 1])

@@ -49,6 +49,13 @@ def test_it_names_the_one_leak_and_shows_the_face(leaky):
     assert not np.array_equal(evaluation.worst[1].before, evaluation.worst[1].after)
 
 
+def test_nobody_else_may_read_it(tmp_path):
+    """It shows the worst faces as they were."""
+    (tmp_path / "report.html").touch(0o644)
+    page(tmp_path, tiny.cover)
+    assert (tmp_path / "report.html").stat().st_mode & 0o077 == 0
+
+
 def test_nothing_published_is_said(tmp_path):
     def nearly_none(image, faces, camera, index):
         return image if (camera, index) == ("cam1", 0) else None

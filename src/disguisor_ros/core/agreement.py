@@ -28,7 +28,8 @@ _TRUNK = [0, 5, 6, 11, 12]
 #: cameras were closed that saw somebody else for a while ...
 _ENOUGH_S, _ENOUGH_OF_ALL_S = 20.0, 50.0
 
-#: ... of the last so many seconds. One look counts for no longer than this.
+#: ... of the last so many seconds in which there was somebody to judge by: an empty room does not
+#: make a camera right. One look counts for no longer than this.
 _MEMORY_S = 60.0
 _LOOK_S = 0.4
 
@@ -37,14 +38,11 @@ class Agreement:
     """Counts how many of those whom a camera sees other cameras see in the same place; seconds.
 
     Only instants at which two cameras see somebody count, and of these no more people than
-    another camera sees: who stands in one view alone proves nothing.
+    another camera sees: who stands in one view alone proves nothing. A clock that jumps changes
+    nothing: a recording that is played in a loop would never be judged.
     """
 
     def __init__(self):
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what was seen."""
         self._expected: Counter[str] = Counter()
         self._confirmed: Counter[str] = Counter()
         self._there: Counter[str] = Counter()
@@ -78,13 +76,13 @@ class Agreement:
             there = _within(
                 cameras[camera], [p for p in persons if len(p.detections.keys() - {camera}) > 1]
             )
-            for counts, new in (
-                (self._expected, expected),
-                (self._confirmed, min(len(mine & shared), expected)),
-                (self._there, len(there)),
-                (self._met, sum(camera in person.detections for person in there)),
+            for counts, new, of in (
+                (self._confirmed, min(len(mine & shared), expected), expected),
+                (self._expected, expected, expected),
+                (self._met, sum(camera in person.detections for person in there), len(there)),
+                (self._there, len(there), len(there)),
             ):
-                counts[camera] += seconds * (new - counts[camera] / _MEMORY_S)
+                counts[camera] += seconds * (new - (of > 0) * counts[camera] / _MEMORY_S)
 
     @property
     def shares(self) -> dict[str, float]:

@@ -31,14 +31,10 @@ class DepthWatch:
     """Holds depth images against people whom several cameras see, in which depth has no part.
 
     Depth in another unit, or with the calibration of another camera, shows occluders where there
-    are none, before faces.
+    are none, before faces. It stays so when the clock jumps.
     """
 
     def __init__(self):
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what was seen."""
         self._tried: dict[str, float] = {}
         self._right: dict[str, float] = {}
 

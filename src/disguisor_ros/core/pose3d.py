@@ -243,7 +243,8 @@ class PoseEstimator:
     ) -> list[Person3D]:
         """People who are not seen at this instant but were just now.
 
-        Tracks that lie where somebody else is seen are dropped: they were that person.
+        Tracks that lie where somebody else is seen are dropped: they were that person. But not
+        those whom several views have seen: a child who is carried lies there, too.
         """
         ids = {person.track_id for person in seen}
         taken = (apart < _SAME_BODY_M).any(axis=1)
@@ -251,11 +252,14 @@ class PoseEstimator:
         for t, track in enumerate(self.tracks[: len(taken)]):  # new tracks come last
             if track.track_id in ids:
                 continue
-            if taken[t]:
+            established = track.bone_weight.any()  # by several views, twice
+            if taken[t] and not established:
                 dropped.add(track.track_id)
                 continue
             track.age += 1
-            patience_s = min(self.predict_s, track.seen_s + _BRIEF_S)
+            patience_s = self.predict_s
+            if not established:
+                patience_s = min(patience_s, track.seen_s + _BRIEF_S)
             known = track.hits > 2 or track.anchored
             if not (known and self._remembered(track, patience_s)):
                 continue

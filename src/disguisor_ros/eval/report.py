@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from disguisor_ros.eval.pairs import Pair
 from disguisor_ros.eval.scores import COVERED, FaceScore
+from disguisor_ros.paths import for_me_alone
 
 if TYPE_CHECKING:
     from disguisor_ros.eval.evaluate import Evaluation
@@ -97,8 +98,9 @@ def cut(pair: Pair, index: int, score: FaceScore) -> Crop:
     return Crop(title, score.coverage, score.iou, before, after)
 
 
+@for_me_alone()
 def write_report(path: Path, evaluation: Evaluation) -> None:
-    """Write the page."""
+    """Write the page. It shows original faces: only this user may read it."""
     result = evaluation.result
     sections = [
         _cards(result),
@@ -110,6 +112,7 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
         "<h2>What was measured</h2>" + _method(result),
     ]
     title = f"Disguisor scores: {result['scenario']}"
+    path.unlink(missing_ok=True)  # written over, it would stay readable for whom it was
     path.write_text(
         "<!doctype html><html lang=en><meta charset=utf-8>"
         f"<title>{escape(title)}</title>"

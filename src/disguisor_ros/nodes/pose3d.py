@@ -48,13 +48,14 @@ class Pose3DNode(StageNode):
             "predict", 3.0, "How long people who are no longer seen are covered, s.", (0.0, 10.0)
         )
         self.estimator = PoseEstimator(predict_s=predict_s, forget_s=max(3.0, predict_s))
-        self.agreement, self.depth_watch = Agreement(), DepthWatch()
         self._doubts: dict[str, str] = {}
         self._wrong: list[str] = []
         self._alone_from_ns = 0
         self._forget()
 
     def connect(self):
+        # Not with each clock jump: of a recording in a loop too little would be seen to judge.
+        self.agreement, self.depth_watch = Agreement(), DepthWatch()
         self.publisher = self.offer(Persons3D, "/disguisor/persons3d", RESULT)
         self.listen_calibration("color", *(["depth"] if self.use_depth else []))
         self.listen_keypoints(self.cameras)
@@ -64,8 +65,6 @@ class Pose3DNode(StageNode):
 
     def reset(self):
         self.estimator.reset()
-        self.agreement.reset()
-        self.depth_watch.reset()
         self._forget()
 
     def _forget(self):
@@ -165,10 +164,11 @@ class Pose3DNode(StageNode):
     def _unwatched(self, stamp_ns: int, keypoints: dict) -> str:
         """Why somebody might be in the room who is not known yet; empty when nobody can be.
 
-        Each camera must have watched for :attr:`warm_up_ns` since the start. One that finds nobody
-        where others do may be blind.
+        Each camera must have watched for :attr:`warm_up_ns` since the start, or since stamps went
+        back, with which the estimator starts anew. One that finds nobody where others do may be
+        blind.
         """
-        if self._began_ns is None or stamp_ns - self._last_ns > GAP_NS:
+        if self._began_ns is None or not 0 <= stamp_ns - self._last_ns <= GAP_NS:
             self._forget()
             self._began_ns = stamp_ns
         self._last_ns = stamp_ns

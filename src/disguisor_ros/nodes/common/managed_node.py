@@ -95,6 +95,11 @@ class ManagedNode(LifecycleNode):
         self.inputs, self.heard, self._outputs = {}, {}, []
         return super().on_deactivate(state)
 
+    def on_shutdown(self, state):
+        if self.active:  # it went on for as long as its process lived
+            self.on_deactivate(state)
+        return super().on_shutdown(state)
+
     def destroy_node(self):
         super().destroy_node()
         # It would hold rclpy's node, and with it the middleware's shared memory, beyond the end.

@@ -62,6 +62,7 @@ class StageNode(ManagedNode):
         self._submitted_ns: int | None = None
         self._infos: dict[tuple, bytes] = {}
         self._conflicts_until_ns: dict[str, int] = {}
+        self._depth: dict[str, tuple] = {}  # stamp and image of the last, and the one before
 
     def reset(self) -> None:
         """Forget what was learnt from earlier images: after an activation or a clock jump."""
@@ -169,9 +170,27 @@ class StageNode(ManagedNode):
     def listen_depth(self, cameras) -> None:
         """Subscribe to the depth images of cameras, for :meth:`depth_views`."""
         for camera in cameras:
+
+            def read(message, camera=camera):
+                image, unit_m = depth_array(message)
+                self._check_fresh(camera, stamp_ns(message.header.stamp), image)
+                return image, unit_m
+
             self.listen_stored(
-                Image, f"/{camera}/depth/image_raw", (camera, "depth"), "depth", depth_array
+                Image, f"/{camera}/depth/image_raw", (camera, "depth"), "depth", read
             )
+
+    def _check_fresh(self, camera: str, stamp: int, image: np.ndarray) -> None:
+        """Refuse depth that is the same to the last pixel as that of another stamp just before.
+
+        A sensor measures nothing twice. One that hangs would have people stand where they no
+        longer are: before the faces of others.
+        """
+        last_ns, last, before = self._depth.get(camera, (stamp, image, None))
+        before = before if stamp == last_ns else last
+        self._depth[camera] = stamp, image, before
+        if np.array_equal(before, image, equal_nan=True):
+            raise ValueError("the same image as before, with another stamp: the sensor hangs")
 
     def depth_views(self, depth_ns: dict[str, int]) -> dict[str, DepthView]:
         """Depth images with their cameras; those that are missing or do not fit are left out."""
