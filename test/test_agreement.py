@@ -74,6 +74,19 @@ def test_one_camera_that_is_wrong_is_closed(spoil):
     assert [c for c in rig if agreement.wrong(c)] == [wrong] and not agreement.none
 
 
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_keypoints_that_have_left_and_right_exchanged_are_noticed(exchanged):
+    """All cameras agree on people whose heads are turned round."""
+    rig = camera_ring(3)
+    found = seen(BODIES, rig, noise_px=2.0)
+    if exchanged:
+        order = [0, *(k + 1 if k % 2 else k - 1 for k in range(1, 17))]
+        found = {camera: keypoints[:, order] for camera, keypoints in found.items()}
+    agreement = watched(rig, found)
+    assert not agreement.none
+    assert (agreement.exchanged, "left and right" in agreement.problem) == (exchanged, exchanged)
+
+
 def test_who_comes_after_an_empty_room_finds_the_cameras_closed():
     rig = camera_ring(4)
     found, wrong = seen(BODIES, rig), list(rig)[1]
