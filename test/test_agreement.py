@@ -87,6 +87,17 @@ def test_keypoints_that_have_left_and_right_exchanged_are_noticed(exchanged):
     assert (agreement.exchanged, "left and right" in agreement.problem) == (exchanged, exchanged)
 
 
+@pytest.mark.parametrize(("factor", "told"), [(1.0, False), (0.2, False), (0.02, True)])
+def test_scores_in_another_scale_are_noticed(factor, told):
+    """Nobody would be believed: the room passed for empty."""
+    rig = camera_ring(2)
+    found = {camera: keypoints * [1, 1, factor] for camera, keypoints in seen(BODIES, rig).items()}
+    agreement = watched(rig, found)
+    assert (agreement.unscored, "0 to 1" in agreement.problem) == (told, told)
+    empty = {camera: keypoints[:0] for camera, keypoints in found.items()}
+    assert not watched(rig, empty).problem
+
+
 def test_who_comes_after_an_empty_room_finds_the_cameras_closed():
     rig = camera_ring(4)
     found, wrong = seen(BODIES, rig), list(rig)[1]

@@ -28,6 +28,9 @@ _FRONT = [0, 3, 4, 5, 6, 11, 12]
 #: A camera shows somebody whose nose, shoulders and hips lie in its image.
 _TRUNK = [0, 5, 6, 11, 12]
 
+#: Nobody is believed who has no better score; detectors give more than this to somebody.
+_LEAST_SCORE = 0.1
+
 #: Judged after so many seconds of detections, of each camera and of all together: with fewer real
 #: cameras were closed that saw somebody else for a while ...
 _ENOUGH_S, _ENOUGH_OF_ALL_S = 20.0, 50.0
@@ -52,6 +55,7 @@ class Agreement:
         self._there: Counter[str] = Counter()
         self._met: Counter[str] = Counter()
         self._seen: Counter[str] = Counter()
+        self._detected_s, self._best_score = 0.0, 0.0
         self._facing = np.zeros(2)  # seconds in which faces were ahead, and in all
         self._reach: dict[str, np.ndarray] = {}
         self._stamp_ns: int | None = None
@@ -66,6 +70,9 @@ class Agreement:
         """Note the detections (P, 17, 3) of an instant and the people that were made of them."""
         seconds = min(max((stamp_ns - (self._stamp_ns or stamp_ns)) * 1e-9, 0.0), _LOOK_S)
         self._stamp_ns = stamp_ns
+        every = np.concatenate([np.zeros((0, 17)), *(k[..., 2] for k in keypoints.values())])
+        self._detected_s += seconds * len(every)
+        self._best_score = max(self._best_score, every.max(initial=0.0))
         ahead = [
             _faces_ahead(person.joints) for person in persons
             if person.status == "multiview" and person.confidence[_FRONT].min() >= _SURE_SCORE
@@ -117,8 +124,15 @@ class Agreement:
         return facing >= _ENOUGH_S and ahead < _AGREED * facing
 
     @property
+    def unscored(self) -> bool:
+        """Whether scores are in another scale: the room would be empty."""
+        return self._detected_s >= _ENOUGH_S and self._best_score < _LEAST_SCORE
+
+    @property
     def problem(self) -> str:
         """Why nothing may go out of any camera, for the user; empty while it may."""
+        if self.unscored:
+            return UNSCORED
         return DISAGREEMENT if self.none else EXCHANGED if self.exchanged else ""
 
     def quartered(self, camera: str) -> bool:
@@ -156,6 +170,12 @@ DISAGREEMENT = (
     "the cameras do not find the same people in the same places: are /tf_static and camera_info"
     " right, and keypoints2d in pixels of the whole image? (Cameras that show different places:"
     " run each by itself)"
+)
+
+#: ... of scores ...
+UNSCORED = (
+    "no score in keypoints2d has ever reached 0.1: are they 0 to 1? (Else it goes on when somebody"
+    " is found)"
 )
 
 #: ... of keypoints that turn everybody round ...
