@@ -74,6 +74,30 @@ def test_one_camera_that_is_wrong_is_closed(spoil):
     assert [c for c in rig if agreement.wrong(c)] == [wrong] and not agreement.none
 
 
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_keypoints_that_have_left_and_right_exchanged_are_noticed(exchanged):
+    """All cameras agree on people whose heads are turned round."""
+    rig = camera_ring(3)
+    found = seen(BODIES, rig, noise_px=2.0)
+    if exchanged:
+        order = [0, *(k + 1 if k % 2 else k - 1 for k in range(1, 17))]
+        found = {camera: keypoints[:, order] for camera, keypoints in found.items()}
+    agreement = watched(rig, found)
+    assert not agreement.none
+    assert (agreement.exchanged, "left and right" in agreement.problem) == (exchanged, exchanged)
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1.0, False), (0.2, False), (0.02, True)])
+def test_scores_in_another_scale_are_noticed(factor, told):
+    """Nobody would be believed: the room passed for empty."""
+    rig = camera_ring(2)
+    found = {camera: keypoints * [1, 1, factor] for camera, keypoints in seen(BODIES, rig).items()}
+    agreement = watched(rig, found)
+    assert (agreement.unscored, "0 to 1" in agreement.problem) == (told, told)
+    empty = {camera: keypoints[:0] for camera, keypoints in found.items()}
+    assert not watched(rig, empty).problem
+
+
 def test_who_comes_after_an_empty_room_finds_the_cameras_closed():
     rig = camera_ring(4)
     found, wrong = seen(BODIES, rig), list(rig)[1]

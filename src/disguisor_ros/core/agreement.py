@@ -21,8 +21,15 @@ _AGREED = 0.25
 #: when its pose is 5 degrees off, or its keypoints are of a smaller image.
 _MET = 0.1
 
+#: Nose, ears, shoulders and hips. Of people whom several cameras see so well 1.0 have the face on
+#: the side that shoulders tell; 0.00 to 0.04 when left and right are exchanged in all keypoints.
+_FRONT = [0, 3, 4, 5, 6, 11, 12]
+
 #: A camera shows somebody whose nose, shoulders and hips lie in its image.
 _TRUNK = [0, 5, 6, 11, 12]
+
+#: Nobody is believed who has no better score; detectors give more than this to somebody.
+_LEAST_SCORE = 0.1
 
 #: Judged after so many seconds of detections, of each camera and of all together: with fewer real
 #: cameras were closed that saw somebody else for a while ...
@@ -48,6 +55,8 @@ class Agreement:
         self._there: Counter[str] = Counter()
         self._met: Counter[str] = Counter()
         self._seen: Counter[str] = Counter()
+        self._detected_s, self._best_score = 0.0, 0.0
+        self._facing = np.zeros(2)  # seconds in which faces were ahead, and in all
         self._reach: dict[str, np.ndarray] = {}
         self._stamp_ns: int | None = None
 
@@ -61,6 +70,15 @@ class Agreement:
         """Note the detections (P, 17, 3) of an instant and the people that were made of them."""
         seconds = min(max((stamp_ns - (self._stamp_ns or stamp_ns)) * 1e-9, 0.0), _LOOK_S)
         self._stamp_ns = stamp_ns
+        every = np.concatenate([np.zeros((0, 17)), *(k[..., 2] for k in keypoints.values())])
+        self._detected_s += seconds * len(every)
+        self._best_score = max(self._best_score, every.max(initial=0.0))
+        ahead = [
+            _faces_ahead(person.joints) for person in persons
+            if person.status == "multiview" and person.confidence[_FRONT].min() >= _SURE_SCORE
+        ]  # fmt: skip
+        new = np.array([sum(ahead), len(ahead)])
+        self._facing += seconds * (new - (len(ahead) > 0) * self._facing / _MEMORY_S)
         sure = {
             camera: set(np.flatnonzero((found[..., 2] >= _SURE_SCORE).sum(1) >= _SURE_JOINTS))
             for camera, found in keypoints.items()
@@ -99,6 +117,24 @@ class Agreement:
         expected = self._expected.total()
         return expected >= _ENOUGH_OF_ALL_S and self._confirmed.total() < _AGREED * expected
 
+    @property
+    def exchanged(self) -> bool:
+        """Whether people have their faces behind: left is right in all keypoints."""
+        ahead, facing = self._facing
+        return facing >= _ENOUGH_S and ahead < _AGREED * facing
+
+    @property
+    def unscored(self) -> bool:
+        """Whether scores are in another scale: the room would be empty."""
+        return self._detected_s >= _ENOUGH_S and self._best_score < _LEAST_SCORE
+
+    @property
+    def problem(self) -> str:
+        """Why nothing may go out of any camera, for the user; empty while it may."""
+        if self.unscored:
+            return UNSCORED
+        return DISAGREEMENT if self.none else EXCHANGED if self.exchanged else ""
+
     def quartered(self, camera: str) -> bool:
         """Whether all that a camera ever saw, and nobody confirms, was in its upper left quarter.
 
@@ -115,6 +151,13 @@ class Agreement:
         return unconfirmed and there >= _ENOUGH_S and self._met[camera] < _MET * there
 
 
+def _faces_ahead(joints: np.ndarray) -> bool:
+    """Whether the nose lies before the ears, as shoulders and hips tell what is before."""
+    ears, shoulders, hips = (joints[k : k + 2].mean(axis=0) for k in (3, 5, 11))
+    ahead = np.cross(joints[5] - joints[6], shoulders - hips)
+    return bool(ahead @ (joints[0] - ears) > 0)
+
+
 def _within(camera: Camera, persons: list[Person3D]) -> list[Person3D]:
     """Those whose head and trunk lie in the image of a camera."""
     joints = np.array([person.joints[_TRUNK] for person in persons]).reshape(-1, 5, 3)
@@ -127,6 +170,18 @@ DISAGREEMENT = (
     "the cameras do not find the same people in the same places: are /tf_static and camera_info"
     " right, and keypoints2d in pixels of the whole image? (Cameras that show different places:"
     " run each by itself)"
+)
+
+#: ... of scores ...
+UNSCORED = (
+    "no score in keypoints2d has ever reached 0.1: are they 0 to 1? (Else it goes on when somebody"
+    " is found)"
+)
+
+#: ... of keypoints that turn everybody round ...
+EXCHANGED = (
+    "everybody's face is behind: left and right are exchanged in keypoints2d (coco17 names them as"
+    " the person does)"
 )
 
 #: ... and of one camera that nobody confirms.

@@ -10,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from disguisor_msgs.msg import FrameSet, Persons3D
 from disguisor_ros.bridge.diagnostics import DOUBT
 from disguisor_ros.bridge.messages import read_frame_set, write_persons
-from disguisor_ros.core.agreement import DISAGREEMENT, QUARTERED, Agreement, doubt
+from disguisor_ros.core.agreement import QUARTERED, Agreement, doubt
 from disguisor_ros.core.depth_watch import DepthWatch, misfit
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.nodes.common.process import run_node
@@ -74,8 +74,8 @@ class Pose3DNode(StageNode):
 
     def health(self, rate):
         """A warning while cameras do not show what others show."""
-        if self.agreement.none:
-            return DiagnosticStatus.WARN, f"nothing goes out: {DISAGREEMENT}"
+        if problem := self.agreement.problem:
+            return DiagnosticStatus.WARN, f"nothing goes out: {problem}"
         for topic, line in self._doubts.items():
             return DiagnosticStatus.WARN, f"{topic}: {line}"
         return super().health(rate)
@@ -134,8 +134,8 @@ class Pose3DNode(StageNode):
                 "not alone", "another graph runs on this ROS domain, or two synchronizers do"
             )
             return
-        if self.agreement.none:
-            self.dropped("no agreement", DISAGREEMENT)
+        if problem := self.agreement.problem:
+            self.dropped("no agreement", problem)
             return
         if unwatched := self._unwatched(frame_set.stamp_ns, keypoints):
             self.dropped("warming up", f"who is in the room is not known: {unwatched}")
@@ -154,7 +154,7 @@ class Pose3DNode(StageNode):
             lines[f"/{camera}/depth/image_raw"] = misfit(self.depth_watch.share(camera))
         self._doubts = {topic: line for topic, line in lines.items() if line}
         self._wrong = quartered + [c for c in keypoints if self.agreement.wrong(c)]
-        self.figures["disagreement"] = DISAGREEMENT if self.agreement.none else ""
+        self.figures["disagreement"] = self.agreement.problem
         for camera in self._wrong:
             self.dropped("no agreement", f"{camera}: nothing of it goes out: {lines[camera]}")
             self.figures["disagreement"] = f"{camera}: {lines[camera]}"
