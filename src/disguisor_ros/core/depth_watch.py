@@ -57,7 +57,7 @@ class DepthWatch:
             right = _shown(view, np.array([person.joints[_TRUNK] for person in mine])[seen])
             keep = 1 - min(len(right) / _MEMORY, 1.0)
             self._tried[camera] = keep * self._tried.get(camera, 0.0) + len(right)
-            self._right[camera] = keep * self._right.get(camera, 0.0) + sum(right)
+            self._right[camera] = keep * self._right.get(camera, 0.0) + right.sum()
 
     def share(self, camera: str) -> float:
         """Share of joints that the depth of a camera shows where they are; 1 until enough tell."""
@@ -69,19 +69,21 @@ class DepthWatch:
         return self.share(camera) < _RIGHT
 
 
-def _shown(view: DepthView, joints: np.ndarray) -> list[bool]:
+def _shown(view: DepthView, joints: np.ndarray) -> np.ndarray:
     """Whether depth has somebody at joints (N, 3), metres, of those where it measured."""
     pixels, distance = view.camera.project(joints)
     inside = view.camera.inside(pixels)
-    first = np.maximum(np.rint(pixels[inside]).astype(int) - _PIXELS, 0)
-    out = []
-    for (column, row), metres in zip(first, distance[inside], strict=True):
-        square = view.image[row : row + 2 * _PIXELS + 1, column : column + 2 * _PIXELS + 1]
-        measured = square[square > 0] * view.unit_m
-        if len(measured) >= _MEASURED:
-            off = abs(np.median(measured) - metres)
-            out.append(bool(off < _BODY_M + _OF_DISTANCE * metres))
-    return out
+    around = np.arange(-_PIXELS, _PIXELS + 1)
+    column, row = np.rint(pixels[inside]).astype(int).T[..., None] + around
+    column = np.clip(column, 0, view.image.shape[1] - 1)[:, None]
+    row = np.clip(row, 0, view.image.shape[0] - 1)[..., None]
+    measured = view.image[row, column].reshape(len(row), -1) * float(view.unit_m)
+    measured[~(measured > 0)] = np.inf
+    measured.sort(axis=1)
+    count = np.isfinite(measured).sum(axis=1)
+    middle = measured[np.arange(len(count)), np.maximum(count - 1, 0) // 2]
+    metres, enough = distance[inside], count >= _MEASURED
+    return (np.abs(middle - metres) < _BODY_M + _OF_DISTANCE * metres)[enough]
 
 
 def misfit(share: float) -> str:
