@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,6 +42,22 @@ _MEMORY_S = 60.0
 _LOOK_S = 0.4
 
 
+@dataclass
+class _Share:
+    """Seconds in which something was met, of those in which it could be, in both of late."""
+
+    met: float = 0.0
+    of: float = 0.0
+
+    def add(self, met: int, of: int, seconds: float) -> None:
+        if of:
+            self.met += seconds * (met - self.met / _MEMORY_S)
+            self.of += seconds * (of - self.of / _MEMORY_S)
+
+    def below(self, share: float, enough_s: float) -> bool:
+        return self.of >= enough_s and self.met < share * self.of
+
+
 class Agreement:
     """Counts how many of those whom a camera sees other cameras see in the same place; seconds.
 
@@ -50,13 +67,11 @@ class Agreement:
     """
 
     def __init__(self):
-        self._expected: Counter[str] = Counter()
-        self._confirmed: Counter[str] = Counter()
-        self._there: Counter[str] = Counter()
-        self._met: Counter[str] = Counter()
+        self._confirmed: dict[str, _Share] = defaultdict(_Share)
+        self._met: dict[str, _Share] = defaultdict(_Share)
+        self._facing = _Share()
         self._seen: Counter[str] = Counter()
         self._detected_s, self._best_score = 0.0, 0.0
-        self._facing = np.zeros(2)  # seconds in which faces were ahead, and in all
         self._reach: dict[str, np.ndarray] = {}
         self._stamp_ns: int | None = None
 
@@ -73,12 +88,9 @@ class Agreement:
         every = np.concatenate([np.zeros((0, 17)), *(k[..., 2] for k in keypoints.values())])
         self._detected_s += seconds * len(every)
         self._best_score = max(self._best_score, every.max(initial=0.0))
-        ahead = [
-            _faces_ahead(person.joints) for person in persons
-            if person.status == "multiview" and person.confidence[_FRONT].min() >= _SURE_SCORE
-        ]  # fmt: skip
-        new = np.array([sum(ahead), len(ahead)])
-        self._facing += seconds * (new - (len(ahead) > 0) * self._facing / _MEMORY_S)
+        several = [person for person in persons if person.status == "multiview"]
+        clear = [p.joints for p in several if p.confidence[_FRONT].min() >= _SURE_SCORE]
+        self._facing.add(sum(map(_faces_ahead, clear)), len(clear), seconds)
         sure = {
             camera: set(np.flatnonzero((found[..., 2] >= _SURE_SCORE).sum(1) >= _SURE_JOINTS))
             for camera, found in keypoints.items()
@@ -86,7 +98,7 @@ class Agreement:
         for camera, mine in sure.items():
             others = max((len(s) for other, s in sure.items() if other != camera), default=0)
             expected = min(len(mine), others)
-            shared = {p.detections.get(camera) for p in persons if p.status == "multiview"}
+            shared = {person.detections.get(camera) for person in several}
             self._seen[camera] += seconds * len(mine)
             size = (cameras[camera].width, cameras[camera].height)
             joints = keypoints[camera][keypoints[camera][..., 2] >= _SURE_SCORE][:, :2] / size
@@ -94,34 +106,30 @@ class Agreement:
             there = _within(
                 cameras[camera], [p for p in persons if len(p.detections.keys() - {camera}) > 1]
             )
-            for counts, new, of in (
-                (self._confirmed, min(len(mine & shared), expected), expected),
-                (self._expected, expected, expected),
-                (self._met, sum(camera in person.detections for person in there), len(there)),
-                (self._there, len(there), len(there)),
-            ):
-                counts[camera] += seconds * (new - (of > 0) * counts[camera] / _MEMORY_S)
+            self._confirmed[camera].add(min(len(mine & shared), expected), expected, seconds)
+            met = sum(camera in person.detections for person in there)
+            self._met[camera].add(met, len(there), seconds)
 
     @property
     def shares(self) -> dict[str, float]:
         """Of each camera that saw enough: the share of its people whom others confirm."""
         return {
-            camera: self._confirmed[camera] / expected
-            for camera, expected in sorted(self._expected.items())
-            if expected >= _ENOUGH_S
+            camera: confirmed.met / confirmed.of
+            for camera, confirmed in sorted(self._confirmed.items())
+            if confirmed.of >= _ENOUGH_S
         }
 
     @property
     def none(self) -> bool:
         """Whether the cameras agree on nobody, or hardly."""
-        expected = self._expected.total()
-        return expected >= _ENOUGH_OF_ALL_S and self._confirmed.total() < _AGREED * expected
+        every = self._confirmed.values()
+        all_cameras = _Share(sum(s.met for s in every), sum(s.of for s in every))
+        return all_cameras.below(_AGREED, _ENOUGH_OF_ALL_S)
 
     @property
     def exchanged(self) -> bool:
         """Whether people have their faces behind: left is right in all keypoints."""
-        ahead, facing = self._facing
-        return facing >= _ENOUGH_S and ahead < _AGREED * facing
+        return self._facing.below(_AGREED, _ENOUGH_S)
 
     @property
     def unscored(self) -> bool:
@@ -140,15 +148,15 @@ class Agreement:
 
         Such are keypoints of images of half the size.
         """
-        confirmed = self.shares.get(camera, 0.0) >= _AGREED
+        confirmed = self._confirmed[camera]
+        unconfirmed = confirmed.of < _ENOUGH_S or confirmed.below(_AGREED, _ENOUGH_S)
         enough = self._seen[camera] >= _ENOUGH_S
-        return enough and not confirmed and bool((self._reach[camera] <= 0.5).all())
+        return enough and unconfirmed and bool((self._reach[camera] <= 0.5).all())
 
     def wrong(self, camera: str) -> bool:
         """Whether a camera sees people, but none of those whom others have before it."""
-        there = self._there[camera]
-        unconfirmed = self.shares.get(camera, 1.0) < _AGREED
-        return unconfirmed and there >= _ENOUGH_S and self._met[camera] < _MET * there
+        unconfirmed = self._confirmed[camera].below(_AGREED, _ENOUGH_S)
+        return unconfirmed and self._met[camera].below(_MET, _ENOUGH_S)
 
 
 def _faces_ahead(joints: np.ndarray) -> bool:

@@ -25,7 +25,7 @@ from disguisor_ros.eval.peers import (
 from disguisor_ros.eval.report import Crop, cut, write_report
 from disguisor_ros.eval.scores import Face, ImageScore, score_image
 from disguisor_ros.eval.summary import breakdown, summarize
-from disguisor_ros.figures import make_folder, whole_file, write_figures
+from disguisor_ros.figures import make_folder, write_figures
 from disguisor_ros.progress import track
 from disguisor_ros.sim.truth import Truth, load_truth, truth_folder
 
@@ -72,8 +72,7 @@ def main(args: argparse.Namespace) -> int:
     evaluation = evaluate(truth, pairs, args.peer_images)
     page, path = args.report / "report.html", args.report / "scores.json"
     write_figures(path, evaluation.result)
-    with whole_file(page) as partial:
-        write_report(partial, evaluation)
+    write_report(page, evaluation)
     print_summary(evaluation.result, Console())
     print(f"wrote {page} and {path}")
     return 0

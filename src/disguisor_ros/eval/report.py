@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from disguisor_ros.eval.pairs import Pair
 from disguisor_ros.eval.scores import COVERED, FaceScore
+from disguisor_ros.figures import whole_file
 from disguisor_ros.paths import for_me_alone
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
         "<h2>What was measured</h2>" + _method(result),
     ]
     title = f"Disguisor scores: {result['scenario']}"
-    path.unlink(missing_ok=True)  # written over, it would stay readable for whom it was
-    path.write_text(
+    page = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         f"<title>{escape(title)}</title>"
         "<meta name=viewport content='width=device-width'>"
@@ -121,6 +121,8 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
         f"<h1>{escape(title)}</h1><p class=soft>{_subtitle(result)}</p>"
         f"{''.join(sections)}</html>\n"
     )
+    with whole_file(path) as partial:  # a new file: an old one would stay readable for whom it was
+        partial.write_text(page)
 
 
 def _subtitle(result: dict) -> str:

@@ -62,9 +62,7 @@ class Recorder:
         Why nothing can be written any more.
     """
 
-    def __init__(
-        self, recording: Recording, writer: BagWriter, markers: bool, transport: str = "raw"
-    ):
+    def __init__(self, recording: Recording, writer: BagWriter, markers: bool, transport: str):
         self._writer = writer
         results = dict([_IMAGES[transport]]) | _BESIDE_IMAGES
         self.parts = set(results)
