@@ -8,7 +8,7 @@ from room import camera_ring, lying, person, seen
 from test_pose3d import flat_depth
 
 from disguisor_ros.core.placement import settle, to_depth
-from disguisor_ros.core.posture import place
+from disguisor_ros.core.posture import place, place_again
 from disguisor_ros.core.skeleton import CORE
 from disguisor_ros.core.tracking import Track, predict
 
@@ -63,6 +63,28 @@ def test_a_track_that_was_measured_knows_the_distance_of_a_child():
     assert known.sigma_m < 0.15
 
 
+@pytest.mark.parametrize("parts", [17, 11, 7])
+def test_noise_brings_nobody_nearer(parts):
+    """A body that is nearer is nearer to all rays: who was measured was put 1 to 2 % too near."""
+    rng, center = np.random.default_rng(0), CAMERA.center
+    measured, found = [], []
+    for _ in range(300):
+        body = person(*rng.uniform(-1, 1, 2), yaw=rng.uniform(0, 6))
+        keypoints = seen([body], {"cam1": CAMERA}, noise_px=12.0, rng=rng)["cam1"][0]
+        score = keypoints[:, 2] * (np.arange(17) < parts)
+        placed = place_again(center, CAMERA.rays(keypoints[:, :2]), score, body, 0.2)
+        found.append(np.log(away(placed.joints) / away(body)))
+        measured.append(placed.share)
+    assert abs(np.mean(found)) < 0.005
+    assert np.std(found) < 1.2 * np.mean(measured)  # and it is said how well it is known
+
+
+def test_a_body_that_was_measured_long_ago_says_less():
+    shares = [place_again(*view_of(BODY), BODY, age_s).share for age_s in (0.1, 1.0, 3.0, 60.0)]
+    assert shares == sorted(shares) and shares[0] < 0.025
+    assert shares[-1] == pytest.approx(place(*view_of(BODY), 0.0).share, rel=0.1)
+
+
 def test_seeing_the_same_body_again_and_again_makes_nobody_surer():
     first = settle(*view_of(BODY), 0.0, None, None)
     track = Track(1, first.joints, CERTAIN, 0)
@@ -83,7 +105,7 @@ def test_a_patient_is_not_stood_up(yaw, floor_z_m):
     """Without lying postures the guess was 1.3 m in front of the camera, and 3.2 m right."""
     body = lying(yaw)
     one = settle(*view_of(body), floor_z_m, None, None)
-    assert abs(one.distance_m - away(body)) < 0.1 * away(body)
+    assert abs(one.distance_m - away(body)) < 0.12 * away(body)
     assert np.linalg.norm(one.joints[:5] - body[:5], axis=1).mean() < 0.5
 
 
@@ -111,7 +133,8 @@ def test_what_stands_in_front_does_not_move_somebody_who_was_measured():
     screen = flat_depth(CAMERA, 0.75 * distance)
     one = settle(*view_of(BODY), 0.0, tracked(BODY), screen)
     assert not one.measured and abs(one.distance_m - away(BODY)) < 0.05
-    assert one.sigma_m > 0.3  # but it is said that something contradicts
+    agreed = settle(*view_of(BODY), 0.0, tracked(BODY), None)
+    assert one.sigma_m > 2 * agreed.sigma_m  # but it is said that something contradicts
 
 
 def test_what_stands_before_the_hips_does_not_bend_the_body():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disguisor_ros.core.posture import place, turned
+from disguisor_ros.core.posture import place, place_again
 from disguisor_ros.core.skeleton import CORE, POSE_SIGMA_M
 from disguisor_ros.core.tracking import Prediction, per_axis
 from disguisor_ros.core.types import HEAD_JOINTS, DepthView
@@ -134,7 +134,7 @@ def _guessed(span: _Span, rays, score, floor_z_m, track) -> tuple[np.ndarray, fl
     """Joints, their mean distance and its variance, from body, floor and track alone."""
     center = span.center
     if track is not None and track.body is not None:
-        body = place(center, rays, score, track.body[:, 2].mean(), turned(track.body))
+        body = place_again(center, rays, score, track.body, track.body_age_s)
         joints = along_rays(center, rays, score, track.joints)
         joints = np.where(np.isfinite(joints), joints, track.joints)
     else:

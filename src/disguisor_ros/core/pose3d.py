@@ -212,6 +212,7 @@ class PoseEstimator:
                 self._stamp_ns,
                 drift=group.drift,
                 body=result.joints[k] if group.anchored else None,
+                body_stamp_ns=self._stamp_ns,
             )
             self._next_id += 1
             self.tracks.append(track)

@@ -39,6 +39,11 @@ _OWN = 0.5
 #: people in other views, MVOR and or_holistic alike; no annotation).
 _SHARE_FLOOR, _SHARE_SIZE = 0.06, 0.13
 
+#: The same of somebody who was measured just before, and how fast it grows, 1/s, times the number
+#: of joints that are seen: people sit down and lean, which few joints do not show (seen against
+#: other views, simulated rooms and or_holistic alike).
+_SHARE_AGAIN, _SHARE_PER_S = 0.02, 0.2
+
 #: So many postures are fitted to the end.
 _KEPT = 24
 
@@ -73,14 +78,6 @@ _STANDING = _bodies()
 _TURNED = yaw_matrix(_TURNS).swapaxes(1, 2)
 
 
-def turned(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A body that was measured, about its middle, as it is and turned about the vertical.
-
-    As :func:`place` takes them; the "floor" is where the middle was.
-    """
-    return (joints - joints.mean(axis=0)) @ _TURNED, (_TURNS / _TURN_SIGMA) ** 2
-
-
 @dataclass
 class Placement:
     """A person whom one view sees.
@@ -103,6 +100,7 @@ def place(
     score: np.ndarray,
     floor_z_m: float | None,
     postures: tuple[np.ndarray, np.ndarray] = _STANDING,
+    share: float = _SHARE_FLOOR,
 ) -> Placement:
     """Fit a stiff adult body in many postures to the rays; the likeliest posture wins.
 
@@ -121,6 +119,8 @@ def place(
         Height of the floor where it is known.
     postures : tuple of ndarray, shapes (H, 17, 3) and (H,)
         Bodies over a floor at height 0, and what each costs.
+    share : float
+        Standard deviation of the distance, as a share of it, of a body that suits the rays.
     """
     below_m = None if floor_z_m is None else floor_z_m - center[2]
     fit = _Fit(rays, score, below_m, postures)
@@ -134,9 +134,29 @@ def place(
     joints[seen] = center + np.maximum(fit.depth[best], _NEAREST_M)[:, None] * fit.ray
     likely = np.exp(0.5 * (fit.cost[best] - fit.cost))
     spread2 = likely @ np.log(fit.distance / fit.distance[best]) ** 2 / likely.sum()
-    share = _SHARE_SIZE if floor_z_m is None else _SHARE_FLOOR
+    share = _SHARE_SIZE if floor_z_m is None else share
     share = np.sqrt(share**2 + spread2) * np.hypot(1.0, fit.misfit[best] / _MISFIT)
     return Placement(joints, float(min(share, 0.5)))
+
+
+def place_again(
+    center: np.ndarray, rays: np.ndarray, score: np.ndarray, joints: np.ndarray, age_s: float
+) -> Placement:
+    """Fit a person's own body, as it was when it was measured, or turned about the vertical.
+
+    Parameters
+    ----------
+    center, rays, score
+        As for :func:`place`.
+    joints : ndarray, shape (17, 3), metres, world
+        When they were measured.
+    age_s : float
+        How long ago that was.
+    """
+    postures = (joints - joints.mean(axis=0)) @ _TURNED, (_TURNS / _TURN_SIGMA) ** 2
+    changed = _SHARE_PER_S / np.count_nonzero(score) * age_s
+    share = min(np.hypot(_SHARE_AGAIN, changed), _SHARE_FLOOR)
+    return place(center, rays, score, joints[:, 2].mean(), postures, share)
 
 
 class _Fit:
@@ -155,6 +175,11 @@ class _Fit:
     distance, misfit, cost : ndarray, shape (H,)
         Mean depth, mean robust cost of a joint, and twice the negative logarithm of how likely the
         body is.
+    slope : ndarray, shape (H, 4)
+        How ``distance`` changes with the solution.
+    outward : ndarray, shape (H,)
+        What noise pulls a body towards the camera, where it is nearer to all rays: errors in the
+        image are angles, and none of them changes when all is moved outward.
     """
 
     def __init__(self, rays, score, floor_z_m, postures):
@@ -170,6 +195,10 @@ class _Fit:
         self.size_own = np.einsum("hja,hja->hj", self.body, self.body_across)
         self.robust = np.ones(self.body.shape[:2])
         self.upright = np.full(len(self.body), 1.0 * self.has_floor)
+        share = self.weight / self.weight.sum()
+        self.slope = np.empty((len(self.body), 4))
+        self.slope[:, :3], self.slope[:, 3] = share @ self.ray, along @ share
+        self.outward = np.zeros(len(self.body))
 
     def keep(self, count: int) -> None:
         """Go on with the likeliest bodies only."""
@@ -178,6 +207,7 @@ class _Fit:
         best = np.argpartition(self.cost, count)[:count]
         for name in (
             "bodies", "price", "body", "body_across", "size_own", "robust", "upright",
+            "slope", "outward",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name)[best])
 
@@ -191,8 +221,9 @@ class _Fit:
         normal[:, 3, 3] = (weight * self.size_own).sum(1) + SIZE_SIGMA**-2
         normal[:, 2, 2] += self.upright / _HEIGHT_SIGMA_M**2
         normal += 1e-6 * np.eye(4)
-        vector[:, 2] = self.upright * self.floor / _HEIGHT_SIGMA_M**2
-        vector[:, 3] = SIZE_SIGMA**-2
+        vector += self.outward[:, None] * self.slope
+        vector[:, 2] += self.upright * self.floor / _HEIGHT_SIGMA_M**2
+        vector[:, 3] += SIZE_SIGMA**-2
         self.solution = np.linalg.solve(normal, vector[..., None])[..., 0]
         self._weigh()
 
@@ -206,6 +237,7 @@ class _Fit:
         total = self.weight.sum()
         self.misfit = _ROBUST**2 * np.log1p(error2 / _ROBUST**2) @ self.weight / total
         self.distance = np.maximum(self.depth @ self.weight / total, 0.05)
+        self.outward = (self.robust * error2) @ self.weight / self.distance
         self.cost = total * (self.misfit - 4.0 * _OWN * np.log(self.distance))
         self.cost += self.price + ((size - 1.0) / SIZE_SIGMA) ** 2
         if self.has_floor:

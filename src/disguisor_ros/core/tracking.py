@@ -59,6 +59,8 @@ class Prediction:
     body : list of ndarray, shape (17, 3), metres, world, or None
         Joints when the distance was last measured: what the person's size and height are known
         from. None if it never was.
+    body_age_s : ndarray, shape (T,)
+        Time since then, seconds.
     bones, bone_variance : ndarray, shape (T, 26), metres and square metres
         Lengths of the person's bones.
     """
@@ -68,6 +70,7 @@ class Prediction:
     body_variance: np.ndarray
     drift: np.ndarray
     body: list[np.ndarray | None]
+    body_age_s: np.ndarray
     bones: np.ndarray
     bone_variance: np.ndarray
 
@@ -100,6 +103,8 @@ class Track:
         See :class:`Prediction`.
     body : ndarray, shape (17, 3), or None
         See :class:`Prediction`.
+    body_stamp_ns : int
+        When that was.
     bone_weight, bone_excess : ndarray, shape (26,)
         Of all that was measured of the person's bones: inverse variances, and how much longer
         than usual the bones were, weighted by these.
@@ -123,6 +128,7 @@ class Track:
     body_covariance: np.ndarray = field(default_factory=lambda: np.diag([0.05**2, 0.3**2]))
     drift: np.ndarray = field(default_factory=lambda: np.zeros((17, 3)))
     body: np.ndarray | None = None
+    body_stamp_ns: int = 0
     bone_weight: np.ndarray = field(default_factory=lambda: np.zeros(26))
     bone_excess: np.ndarray = field(default_factory=lambda: np.zeros(26))
     age: int = 0
@@ -158,7 +164,8 @@ class Track:
             self.velocity, self.body_velocity = self.velocity * fading, self.body_velocity * fading
         self.joints, self.covariance, self.stamp_ns = joints, covariance, stamp_ns
         self.drift = np.zeros((17, 3)) if drift is None else drift
-        self.body = joints if measured else self.body
+        if measured:
+            self.body, self.body_stamp_ns = joints, stamp_ns
         self.hits += 1
         self.vain_s = 0.0
 
@@ -170,7 +177,8 @@ def predict(tracks: list[Track], stamp_ns: int) -> Prediction:
     """
     if not tracks:
         joints, bones = np.zeros((0, 17, 3)), np.zeros((0, 26))
-        return Prediction(joints, joints[..., None] * _EYE, bones[:, 0], joints, [], bones, bones)
+        none = bones[:, 0]
+        return Prediction(joints, joints[..., None] * _EYE, none, joints, [], none, bones, bones)
     elapsed = np.array([track.missed_s(stamp_ns) for track in tracks])[:, None, None]
     soon = np.minimum(elapsed, _HORIZON_S)
     speed_variance = np.array([track.body_covariance[1, 1] for track in tracks])[:, None, None]
@@ -188,8 +196,9 @@ def predict(tracks: list[Track], stamp_ns: int) -> Prediction:
     bones, bone_variance = lengths_of_bones(tracks)
     bone_variance += _BONE_LEAST_M**2
     drift, body = np.array([track.drift for track in tracks]), [track.body for track in tracks]
+    body_age_s = 1e-9 * np.array([stamp_ns - track.body_stamp_ns for track in tracks])
     return Prediction(
-        joints, covariance, body_variance[:, 0, 0], drift, body, bones, bone_variance
+        joints, covariance, body_variance[:, 0, 0], drift, body, body_age_s, bones, bone_variance
     )
 
 
