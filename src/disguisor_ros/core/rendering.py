@@ -147,16 +147,19 @@ class EmbreeBackend:
         scene, (linear, offset) = self._scene_of(vertices, faces)
         inverse = np.linalg.inv(linear)
         # The ray parameter is the distance along the optical axis: directions have z = 1.
-        rays = np.ones((*window.shape, 6), np.float32)
-        rays[..., 3:5] = window.normalized(camera)
-        rays[..., 3:] = rays[..., 3:] @ inverse.T.astype(np.float32)
-        rays[..., :3] = -inverse @ offset
-        answer = scene.cast_rays(self._o3d.core.Tensor(rays), nthreads=1)
+        to_rays = np.zeros((3, 6), np.float32)
+        to_rays[:, 3:] = inverse.T
+        to_rays[2, :3] = -inverse @ offset
+        rays = window.normalized(camera).reshape(-1, 2) @ to_rays[:2] + to_rays[2]
+        rays = self._o3d.core.Tensor(rays.reshape(*window.shape, 6))
+        answer = scene.cast_rays(rays, nthreads=1)
         depth_m = answer["t_hit"].numpy()
         triangle = answer["primitive_ids"].numpy().astype(np.int32)
         triangle[~np.isfinite(depth_m)] = -1
-        uv = answer["primitive_uvs"].numpy()
-        return Hits(depth_m, triangle, np.dstack([1 - uv.sum(axis=-1), uv]))
+        weights = np.empty((*window.shape, 3), np.float32)
+        weights[..., 1:] = answer["primitive_uvs"].numpy()
+        weights[..., 0] = 1.0 - weights[..., 1] - weights[..., 2]
+        return Hits(depth_m, triangle, weights)
 
     def _scene_of(self, vertices: np.ndarray, faces: np.ndarray):
         """Scene of this shape, and the similarity from it to the vertices."""
