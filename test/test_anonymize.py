@@ -3,6 +3,7 @@
 import copy
 import time
 
+import cv2
 import numpy as np
 import pytest
 from head_scene import (
@@ -43,6 +44,13 @@ def face_pixels(head, camera=CAMERA):
     )  # fmt: skip
     front = TEMPLATE.face[TEMPLATE.faces].all(axis=1)
     return (hits.triangle >= 0) & front[hits.triangle]
+
+
+def silhouette(head, camera=CAMERA):
+    """Pixels of a whole head."""
+    window = Window(0, 0, camera.width, camera.height)
+    vertices = camera.to_camera(head.vertices.astype(float))
+    return BACKEND(camera, vertices, TEMPLATE.faces, window).triangle >= 0
 
 
 def replace(image, heads, depth=None, mode="mesh", keypoints=None, camera=CAMERA, **options):
@@ -105,8 +113,6 @@ def test_one_detection_stands_for_one_face():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_all_changes_lie_within_the_polygons(mode):
-    import cv2
-
     image, heads = room(), [head_at(TEMPLATE, y=0.3), head_at(TEMPLATE, y=-0.4, away_deg=60)]
     result = replace(image, heads, mode=mode)
     inside = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -318,8 +324,6 @@ def test_near_head_is_drawn_over_far_head():
     near, far = head_at(TEMPLATE, 1.5, track_id=1), head_at(TEMPLATE, 2.5, 0.05, track_id=2)
     alone, both = replace(image, [near]), replace(image, [near, far])
     middle = face_pixels(near)
-    import cv2
-
     middle = cv2.erode(middle.astype(np.uint8), np.ones((9, 9))) > 0
     assert np.abs(both.image[middle].astype(int) - alone.image[middle]).max() <= 25
     np.testing.assert_array_equal(both.image, replace(image, [far, near]).image)
@@ -593,6 +597,22 @@ def test_light_follows_the_surroundings():
     head, face = head_at(TEMPLATE), face_pixels(head_at(TEMPLATE))
     dark, bright = (replace(np.full((HEIGHT, WIDTH, 3), v, np.uint8), [head]) for v in (40, 150))
     assert dark.image[face].mean() < 0.6 * bright.image[face].mean()
+
+
+def test_a_cap_goes_on_within_the_head_and_the_wall_beside_it():
+    """The wall was smeared over what is between a face in profile and its cap."""
+    head = head_at(TEMPLATE, away_deg=100.0)
+    inside = silhouette(head).astype(np.uint8)
+    image = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    image[inside > 0] = 200, 60, 40
+    result = replace(image, [head])
+    redder = result.image[..., 0].astype(int) - result.image[..., 2]
+    region = np.zeros_like(inside)
+    fill_region(region, result.regions[0])
+    edge = np.ones((5, 5), np.uint8)
+    within = (region > 0) & (cv2.erode(inside, edge) > 0)
+    beside = (region > 0) & (cv2.dilate(inside, edge) == 0)
+    assert np.quantile(redder[within], 0.9) > 150 and redder[beside].max() < 3
 
 
 def test_encodings_are_the_same_picture():

@@ -31,6 +31,9 @@ _USUAL_BRIGHTNESS = 0.45
 #: of the one in which a face is blurred.
 _RING_PIXELS = 48
 
+#: A head is continued from its own colours when so much of it is seen beside its face.
+_OWN_SHARE = 0.05
+
 _TOKEN = object()
 
 
@@ -266,8 +269,7 @@ def _fill(image, hidden, cover: Cover, room: np.ndarray, mode: str, rgb) -> np.n
 def _surroundings(image, hidden, cover: Cover, room: np.ndarray, rgb) -> np.ndarray:
     """Smooth continuation into a cover of the colours around it, shape (h, w, 3), 0 to 1.
 
-    The ring of seen pixels is averaged into a little image, whose holes are filled from coarser
-    and coarser levels (push-pull, Gortler et al. 1996, section 3.5).
+    A head is continued from what is seen of it, cap, hair or neck, and the room from the room.
     """
     rows, columns = cover.slices
     pad = max(8, max(cover.reach.shape) // 4)
@@ -276,16 +278,31 @@ def _surroundings(image, hidden, cover: Cover, room: np.ndarray, rgb) -> np.ndar
         slice(rows.start - top, min(rows.stop + pad, image.shape[0])),
         slice(columns.start - left, min(columns.stop + pad, image.shape[1])),
     )
+    inner = (slice(top, top + cover.reach.shape[0]), slice(left, left + cover.reach.shape[1]))
     seen = ~hidden[ring]
+    own = False if cover.head is None else cover.head & seen[inner]
+    if np.count_nonzero(own) <= _OWN_SHARE * np.count_nonzero(cover.head):
+        return _continued(image[ring], seen, room, rgb)[inner]
+    seen[inner] &= ~own
+    around = _continued(image[ring], seen, room, rgb)[inner]
+    head = _continued(image[cover.slices], own, room, rgb)
+    edge = cv2.blur(cover.head.astype(np.float32), (3, 3))[..., None]
+    return around + edge * (head - around)
+
+
+def _continued(image: np.ndarray, seen: np.ndarray, default: np.ndarray, rgb) -> np.ndarray:
+    """Spread the seen colours of an image smoothly over all of it, shape (h, w, 3), 0 to 1.
+
+    They are averaged into a little image, whose holes are filled from coarser and coarser levels
+    (push-pull, Gortler et al. 1996, section 3.5).
+    """
     height, width = seen.shape
     size = _little(height, width)
     weight = cv2.resize(seen.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    colors = image[ring][..., list(rgb)].astype(np.float32) * (seen / np.float32(255))[..., None]
+    colors = image[..., list(rgb)].astype(np.float32) * (seen / np.float32(255))[..., None]
     colors = cv2.resize(colors, size, interpolation=cv2.INTER_AREA)
-    smooth = _push_pull(colors, weight, room.astype(np.float32))
-    smooth = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
-    inner = (slice(top, top + cover.reach.shape[0]), slice(left, left + cover.reach.shape[1]))
-    return smooth[inner]
+    smooth = _push_pull(colors, weight, default.astype(np.float32))
+    return cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _little(height: int, width: int) -> tuple[int, int]:

@@ -71,6 +71,9 @@ class Cover:
         Neutral sRGB colours, 0 to 1, of the rendered head; none where it may be far off.
     drawn : ndarray, shape (h, w), bool, or None
         Where its skin is seen; ``drawing`` means nothing elsewhere.
+    head : ndarray, shape (h, w), bool, or None
+        Where the head lies, hair and cap included, before no nearer one; none where it may be far
+        off.
     upper, lower : ndarray, shape (h, w), bool, or None
         Visible face above, and where, a surgical mask would lie.
     sigma_m : float
@@ -85,6 +88,7 @@ class Cover:
     region: Region
     drawing: np.ndarray | None = None
     drawn: np.ndarray | None = None
+    head: np.ndarray | None = None
     upper: np.ndarray | None = None
     lower: np.ndarray | None = None
     sigma_m: float = np.inf
@@ -155,6 +159,8 @@ def cover_heads(
                 cover.drawing = crop.enlarge_colors(drawing, known)[crop.inner]
                 drawn = known & template.on_skin[hits.triangle]
                 cover.drawn = crop.enlarge(drawn)[crop.inner]
+                before = surface_m[crop.inner] <= nearest_m[crop.outer]
+                cover.head = crop.enlarge(known)[crop.inner] & before
             lower = crop.enlarge(known & template.on_mask[hits.triangle])[crop.inner]
             cover.lower = lower & cover.upper
             cover.upper &= ~lower
