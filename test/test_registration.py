@@ -174,6 +174,16 @@ def test_a_head_of_which_little_is_measured_is_known_less_well(registrar, scene,
     assert sigma[1] > 1.3 * sigma[0]
 
 
+def test_a_head_that_nobody_sees_is_known_no_better_for_being_predicted_again(registrar, template):
+    """Fused as if each prediction were a measurement, it was taken to be twice as well known."""
+    seen = displaced(np.random.default_rng(1), template, np.eye(4), 0.0, 0, 0.03)
+    registrar([body_of(seen)], {}, 0)
+    for k in range(1, 11):
+        lost = replace(seen, method="predicted", covariance=(0.03 * k) ** 2 * np.eye(3))
+        head = registrar([body_of(lost)], {}, k * 100_000_000)[0]
+        assert head.sigma_m >= 0.03 * k
+
+
 def test_head_that_left_is_not_held_in_the_depth(registrar, scene, template):
     rough = displaced(np.random.default_rng(7), template, scene.tf_world_head, 0.02, 5, 0.03)
     registrar([body_of(rough)], scene.depth, 0)

@@ -152,6 +152,16 @@ def test_nose_and_eyes_alone_are_enough(joints):
     assert covered_by([cover])[drawn(FACE)[0].slices][face].mean() > 0.8
 
 
+@pytest.mark.parametrize("joints", [[0], [1, 3], [2, 6], [0, 5], [1, 3, 5]])
+def test_a_face_of_which_no_bone_is_seen_is_covered_as_if_near(joints):
+    """Who is half out of the image may show an eye, an ear and a shoulder: he was left open."""
+    keypoints = keypoints_of(CAMERA, FACE, TEMPLATE)
+    keypoints[0, np.setdiff1d(np.arange(17), joints), 2] = 0.0
+    (cover,) = cast(keypoints)
+    face = drawn(FACE)[0].upper | drawn(FACE)[0].lower
+    assert covered_by([cover])[drawn(FACE)[0].slices][face].mean() > 0.9
+
+
 def test_cover_grows_when_less_is_known():
     keypoints = keypoints_of(CAMERA, FACE, TEMPLATE)
     sure = covered_by(cast(keypoints)).sum()

@@ -44,6 +44,14 @@ def test_predictions_do_not_run_away_and_grow_uncertain():
     assert (per_axis(late.covariance) > 10 * per_axis(soon.covariance)).all()
 
 
+def test_who_walked_and_is_not_seen_may_have_turned_back():
+    walker, stander = walked(1.0), walked(0.0)
+    second_ns = walker.stamp_ns + 1_000_000_000
+    sigma = np.sqrt([np.diag(predict([t], second_ns).of(0).body_covariance)
+                     for t in (walker, stander)])  # fmt: skip
+    assert sigma[0, 0] > 0.9 and np.allclose(sigma[0, 1:], sigma[1, 1:], atol=0.01)
+
+
 def test_nobody_starts_faster_than_people_do():
     """After 0.3 s, acceleration of 3 m^2/s^3 makes a variance of 3 * 0.3**3 / 3."""
     track = Track(1, person(0, 0), 0 * CERTAIN, 0, velocity_variance=np.zeros(17))

@@ -16,7 +16,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.detections import Detections, extent_area, similarity
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.placement import Settled, settle
-from disguisor_ros.core.refinement import Held, Prior, solve
+from disguisor_ros.core.refinement import Held, Prior, carried, solve
 from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_VARIANCE_M2, MIRROR
 from disguisor_ros.core.tracking import Prediction, per_axis
 from disguisor_ros.core.triangulation import (
@@ -222,7 +222,7 @@ class Scene:
             k: self._settle(group) for k, group in enumerate(groups) if len(group.detections) == 1
         }
         observations = self._observations(groups)
-        prior = self._prior(groups, settled)
+        prior = carried(observations, self._prior(groups, settled))
         joints = prior.joints.copy()
         sharp = per_axis(prior.covariance).mean(axis=1) < _SHARP_M**2
         sharp &= ~prior.drift.any(axis=(1, 2))

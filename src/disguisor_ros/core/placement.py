@@ -203,7 +203,7 @@ class _Span:
     def variance(self, track: Prediction) -> float:
         """Variance of the distance at which a track is expected, square metres."""
         drift = np.abs((self.pull(track.joints) * track.drift[CORE]).sum(-1)).sum()
-        return float(drift**2 + track.body_variance + _TRACK_M**2)
+        return float(drift**2 + per_axis(track.body_covariance) + _TRACK_M**2)
 
 
 def _mixed(a: float, variance_a: float, b: float, variance_b: float) -> tuple[float, float]:

@@ -270,7 +270,7 @@ class PoseEstimator:
                     joints=expected.joints[t],
                     covariance=track.covariance
                     + _outer(track.drift)
-                    + expected.body_variance[t] * np.eye(3),
+                    + expected.body_covariance[t],
                     confidence=np.zeros(17),
                     status="predicted",
                     age=track.age,

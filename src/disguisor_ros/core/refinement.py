@@ -6,7 +6,7 @@ by one bone. Limbs are eliminated first: only 27 of the 51 coordinates are solve
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -46,6 +46,10 @@ _HELD_ITERATIONS = 4
 #: How closely a distance that was settled beforehand is kept, in its standard deviations: what
 #: bones and heights say of it has been heard.
 _HELD = 0.1
+
+#: What is wrong with the prediction of one joint is mostly wrong with all: of the joints of a body
+#: so many count as independent.
+_TOGETHER = 4.0
 
 _EYE = np.eye(3)
 _ROW, _COLUMN = np.indices((3, 3)).reshape(2, 9)
@@ -124,6 +128,36 @@ class Prior:
         information = np.zeros_like(total)
         information[known] = inverses(total[known])
         return information
+
+
+def carried(observations: Rays, prior: Prior) -> Prior:
+    """The prior with its joints moved to where several views see the body as a whole.
+
+    Joints are held to their predictions one by one, which together would hold the body far more
+    firmly than it is known: who turns back on the line of sight of cameras side by side, along
+    which rays tell little, would go on as he went for a second. What is off by less than a
+    standard deviation is mostly noise.
+
+    Parameters
+    ----------
+    observations : Rays
+    prior : Prior
+    """
+    met = np.isfinite(prior.joints).all(-1) & ((observations.score > 0).sum(axis=1) > 1)
+    some = np.nonzero(met.any(axis=1))[0]
+    if len(some) == 0:
+        return prior
+    seen, met = observations.take(some), met[some, :, None, None]
+    joints = np.nan_to_num(prior.joints[some])
+    blocks, meeting = _ray_equations(seen, _quadratic_of_rays(seen), *ray_errors(seen, joints)[1:])
+    pull = meeting[..., None] - blocks @ joints[..., None]
+    variance = (met * prior.covariance[some]).sum(axis=1) / met.sum(axis=1) / _TOGETHER
+    firm = inverses(variance)
+    way = np.linalg.solve((met * blocks).sum(axis=1) + firm, (met * pull).sum(axis=1))
+    sigmas2 = way.swapaxes(1, 2) @ firm @ way
+    moved = prior.joints.copy()
+    moved[some] += (sigmas2 / (sigmas2 + 1.0) * way).swapaxes(1, 2)
+    return replace(prior, joints=moved)
 
 
 @dataclass

@@ -250,6 +250,9 @@ class HeadRegistrar:
         tf_world_head[:3, :3] = track.steady_rotation
         tf_world_head[:3, 3] = track.steady_translation
         place, turn = track.covariance[:3, :3], track.covariance[3:, 3:]
+        if method == "predicted":
+            # Nobody looked: a prediction that is made again and again is no better known.
+            place = head.covariance
         swung = FACE_ARM_M**2 * np.trace(turn) * 2 / 9
         # All that the filter's own pose would have covered is covered from the calm one too.
         off, turned = track.calmed

@@ -45,6 +45,9 @@ _LONGEST = 2.5
 #: else is seen, under a cap and above drapes.
 _FACE_BONES = ((1, 2, 0.063), (0, 1, 0.047), (0, 2, 0.047))
 
+#: A face of which no two such joints are seen, as at the image's edge, may be as near, metres.
+_NEAR_M = 1.0
+
 #: Half height and half width of the face, and of what is covered for it, metres.
 _FACE_M = np.array([0.097, 0.070])
 _COVER_M = np.array([0.125, 0.105])
@@ -253,6 +256,8 @@ def _ellipse(camera: Camera, detection: np.ndarray, stamp_ns: int) -> _Ellipse |
     xy, score = detection[:, :2], detection[:, 2]
     use = score >= MIN_SCORE
     scale = _scale(xy, use)
+    if scale is None and (score[:3] >= FACE_SCORE).any():
+        scale = camera.matrix[0, 0] / _NEAR_M
     if scale is None:
         return None
     shoulders = xy[5:7][use[5:7]]

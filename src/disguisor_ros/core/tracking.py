@@ -51,8 +51,8 @@ class Prediction:
     joints : ndarray, shape (T, 17, 3), metres, world
     covariance : ndarray, shape (T, 17, 3, 3), square metres
         Of each joint by itself: limbs may do anything.
-    body_variance : ndarray, shape (T,), square metres
-        Per axis, of the body as a whole.
+    body_covariance : ndarray, shape (T, 3, 3), square metres
+        Of the body as a whole.
     drift : ndarray, shape (T, 17, 3), metres
         One standard deviation of a shift of all joints together along the rays of the one view
         that saw them.
@@ -67,7 +67,7 @@ class Prediction:
 
     joints: np.ndarray
     covariance: np.ndarray
-    body_variance: np.ndarray
+    body_covariance: np.ndarray
     drift: np.ndarray
     body: list[np.ndarray | None]
     body_age_s: np.ndarray
@@ -177,8 +177,8 @@ def predict(tracks: list[Track], stamp_ns: int) -> Prediction:
     """
     if not tracks:
         joints, bones = np.zeros((0, 17, 3)), np.zeros((0, 26))
-        none = bones[:, 0]
-        return Prediction(joints, joints[..., None] * _EYE, none, joints, [], none, bones, bones)
+        none, nothing = bones[:, 0], joints[..., None] * _EYE
+        return Prediction(joints, nothing, nothing[:, 0], joints, [], none, bones, bones)
     elapsed = np.array([track.missed_s(stamp_ns) for track in tracks])[:, None, None]
     soon = np.minimum(elapsed, _HORIZON_S)
     speed_variance = np.array([track.body_covariance[1, 1] for track in tracks])[:, None, None]
@@ -192,13 +192,15 @@ def predict(tracks: list[Track], stamp_ns: int) -> Prediction:
     spread = np.array([track.velocity_variance for track in tracks])[..., None] * elapsed**2
     spread += _AGILITY[:, None] * motion_noise(1.0, soon)[0, 0]
     covariance = np.array([track.covariance for track in tracks]) + spread[..., None] * _EYE
-    body_variance = (speed_variance + _STROLL**2) * elapsed**2
+    # Who walks may as well stop or turn back.
+    back = walking.swapaxes(1, 2) * walking
+    body_covariance = ((speed_variance + _STROLL**2) * _EYE + back) * elapsed**2
     bones, bone_variance = lengths_of_bones(tracks)
     bone_variance += _BONE_LEAST_M**2
     drift, body = np.array([track.drift for track in tracks]), [track.body for track in tracks]
     body_age_s = 1e-9 * np.array([stamp_ns - track.body_stamp_ns for track in tracks])
     return Prediction(
-        joints, covariance, body_variance[:, 0, 0], drift, body, body_age_s, bones, bone_variance
+        joints, covariance, body_covariance, drift, body, body_age_s, bones, bone_variance
     )
 
 
