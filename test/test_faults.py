@@ -120,7 +120,7 @@ def test_what_was_said_around_a_leak_is_kept(tmp_path):
         record.write(bag)
     with open_bag(bag) as reader:
         said = [(c.topic, bytes(raw)) for c, _, raw in raw_messages(reader)]
-    assert [topic for topic, _ in said] == ["/disguisor/heads"] * 6 + ["/cam/keypoints2d"]
+    assert [topic for topic, _ in said] == ["/disguisor/heads"] * 9 + ["/cam/keypoints2d"]
     (kept,) = deserialize_message(said[0][1], Heads).heads
     assert kept.track_id == 3 and not len(kept.vertices)
     assert said[-1][1] == damaged

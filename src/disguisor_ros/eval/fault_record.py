@@ -12,9 +12,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 from disguisor_msgs.msg import Bodies, FaceRegions, FrameSet, Heads, Keypoints2D, Persons3D
 from disguisor_ros.bridge.bags import BagWriter
 
-#: So much is kept of what was said before a leak, and after it (a renderer tells of its regions
-#: when the image is out), nanoseconds.
-BEFORE_NS = 5_000_000_000
+#: So much is kept of what was said before a leak (as long as faults are named with it), and after
+#: it (a renderer tells of its regions when the image is out), nanoseconds.
+BEFORE_NS = 8_000_000_000
 AFTER_NS = 1_000_000_000
 
 
