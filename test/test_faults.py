@@ -11,10 +11,12 @@ import pytest
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
-from disguisor_msgs.msg import Keypoints2D, PersonKeypoints2D
+from disguisor_msgs.msg import Head, Heads, Keypoints2D, PersonKeypoints2D
+from disguisor_ros.bridge.bags import open_bag, raw_messages
 from disguisor_ros.bridge.images import color_array
 from disguisor_ros.bridge.messages import flat, read_keypoints
 from disguisor_ros.eval import fault_tape as tape
+from disguisor_ros.eval.fault_record import FaultRecord, recorded
 from disguisor_ros.graph import Graph, stages
 
 
@@ -98,3 +100,27 @@ def test_a_recorder_on_a_full_disk_leaves_nothing_behind(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "bag")], check=False)
     assert done.returncode == 3 and list(tmp_path.iterdir()) == []
+
+
+def test_what_was_said_around_a_leak_is_kept(tmp_path):
+    head = Head(track_id=3, vertices=[0.5] * 9)
+    heads = serialize_message(Heads(heads=[head]))
+    record = FaultRecord(recorded(["cam"]))
+    bag = tmp_path / "faults.leaks"
+    for k in range(10):
+        record.add("/disguisor/heads", heads, now_ns=10**18 + k * 10**9)
+        record.add("/cam/color/image_raw", b"", now_ns=10**18 + k * 10**9)
+    record.write(bag)
+    assert not bag.exists()
+    record.keep(now_ns=10**18 + 9 * 10**9)
+    damaged = sample("keypoints2d").raw[:30]
+    record.add("/cam/keypoints2d", damaged, now_ns=10**18 + 19 * 10**8 + 8 * 10**9)
+    record.add("/disguisor/heads", heads, now_ns=10**18 + 20 * 10**9)
+    for _ in range(2):  # of the next campaign, too
+        record.write(bag)
+    with open_bag(bag) as reader:
+        said = [(c.topic, bytes(raw)) for c, _, raw in raw_messages(reader)]
+    assert [topic for topic, _ in said] == ["/disguisor/heads"] * 9 + ["/cam/keypoints2d"]
+    (kept,) = deserialize_message(said[0][1], Heads).heads
+    assert kept.track_id == 3 and not len(kept.vertices)
+    assert said[-1][1] == damaged

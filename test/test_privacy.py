@@ -475,6 +475,9 @@ def test_a_camera_that_is_gone_at_the_start_may_be_the_only_one_that_sees_somebo
     node.reset()
     absent = [node._unwatched(k * step, saw(a=1)) for k in range(22)]
     assert [bool(why) for why in absent] == [True] * 20 + [False] * 2  # not for ever
+    node.reset()
+    once = [node._unwatched(k * step, saw(a=1) if k else saw(a=1, b=1)) for k in range(22)]
+    assert [bool(why) for why in once] == [True] * 20 + [False] * 2  # it missed somebody
 
 
 def test_a_camera_that_finds_nobody_at_the_start_may_be_blind(two_cameras):

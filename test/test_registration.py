@@ -216,6 +216,31 @@ def test_keypoints_of_one_view_keep_a_head_known(registrar, scene, template):
     assert sigma[-1] < 1.2 * sigma[0]
 
 
+def test_an_ear_of_a_body_that_is_far_off_does_not_tell_how_a_head_is_turned(
+    registrar, scene, template
+):
+    """A patient's head was turned by 90 degrees and known to 3 cm; his face was open."""
+    rng = np.random.default_rng(1)
+    rough = displaced(rng, template, scene.tf_world_head, 0.02, 5, 0.03)
+    registrar([body_of(rough)], scene.depth, 0)
+    astray = scene.tf_world_head.copy()
+    astray[:3, :3] = astray[:3, :3] @ exp_so3(np.array([0, 0, np.pi / 2]))
+    astray[:3, 3] += [0.4, 0, 0]
+    by_ear = replace(
+        rough, tf_world_head=astray, vertices=template.place(astray), covariance=0.4**2 * np.eye(3)
+    )
+    head = registrar([body_of(by_ear)], scene.depth, 600_000_000)[0]
+    assert head.method == "registered" and error(head, scene.tf_world_head)[0] < 0.03
+    assert head.sigma_m > 0.05  # the cover reaches 9 cm around the face
+    missed = replace(by_ear, method="predicted")
+    head = registrar([body_of(missed)], scene.depth, 800_000_000)[0]
+    assert head.method == "registered" and head.sigma_m > 0.05
+    sure = displaced(rng, template, scene.tf_world_head, 0.02, 5, 0.03)
+    for k in range(5):
+        head = registrar([body_of(sure)], scene.depth, 1_000_000_000 + k * 200_000_000)[0]
+    assert head.sigma_m < 0.03
+
+
 def test_a_head_is_not_followed_to_where_depth_agrees_less(
     registrar, scene, template, monkeypatch
 ):

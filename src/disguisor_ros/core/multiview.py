@@ -13,11 +13,18 @@ from disguisor_ros.core.association import (
     track_affinity,
 )
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.covariance import inverses
 from disguisor_ros.core.detections import Detections, extent_area, similarity
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.placement import Settled, settle
 from disguisor_ros.core.refinement import Held, Prior, carried, solve
-from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_VARIANCE_M2, MIRROR
+from disguisor_ros.core.skeleton import (
+    BONE_A,
+    BONE_B,
+    BONE_LENGTH_M,
+    BONE_VARIANCE_M2,
+    MIRROR,
+)
 from disguisor_ros.core.tracking import Prediction, per_axis
 from disguisor_ros.core.triangulation import (
     Rays,
@@ -46,6 +53,13 @@ _NECK_M = 0.6
 
 #: A detection this similar to a known person in its view is that person.
 _SAME_OKS = 0.5
+
+#: Two views that see a trunk turned by more than this since the last time, as a cosine, may have
+#: confused left and right: so much less must speak against it exchanged, in squared standard
+#: deviations. No joint or bone counts for more than so many of them.
+_TURNED = 0.7
+_CLEARLY = 10.0
+_FAR = 4.0
 
 
 @dataclass
@@ -120,6 +134,7 @@ class Scene:
         together = [g for g in groups if len(g.detections) > 1 or g.track is not None]
         # Most of those will be left: with the others they cost less than by themselves.
         self._solve(together + [group for group in alone if self._shows_a_person(group)])
+        self._unmirror(together)
         alone += self._disowned(together)
         found = [group for group in together if group.detections]
         return found, [g for g in self._absorbed(found, alone) if self._shows_a_person(g)]
@@ -154,6 +169,47 @@ class Scene:
             turned = mirrored_members(detections, members, self.floor.z_m)
             group.mirrored = {v for v, t in zip(group.detections, turned, strict=True) if t}
         return groups
+
+    def _unmirror(self, groups: list[Group]) -> None:
+        """Find out which of two views that see somebody has confused left and right, if one has.
+
+        With a third view it would be alone. Two may agree on shoulders that have changed places,
+        in the plane of the rays: a body that has turned, and a head that is held to it. Bones and
+        the track tell.
+        """
+        pairs = [g for g in groups if g.track is not None and len(g.detections) == 2]
+        pairs = [g for g in pairs if self._turned(g)]
+        others = [
+            [
+                Group(group.detections, group.track, mirrored)
+                for mirrored in (set(), *({view} for view in group.detections))
+                if mirrored != group.mirrored
+            ]
+            for group in pairs
+        ]
+        self._solve([one for each in others for one in each])
+        for group, each in zip(pairs, others, strict=True):
+            best = min(each, key=self._cost)
+            if self._cost(best) < self._cost(group) - _CLEARLY:
+                group.mirrored, group.result = best.mirrored, best.result
+
+    def _turned(self, group: Group) -> bool:
+        """Whether a tracked person's trunk is turned far from where it was."""
+        before, now = (
+            joints[5] - joints[6] + joints[11] - joints[12]
+            for joints in (self.expected.joints[group.track], group.result.joints)
+        )
+        return before @ now < _TURNED * np.linalg.norm(before) * np.linalg.norm(now)
+
+    def _cost(self, group: Group) -> float:
+        """What speaks against the joints of a tracked person, in squared standard deviations."""
+        expected, joints = self.expected.of(group.track), group.result.joints
+        bones = np.linalg.norm(joints[BONE_A] - joints[BONE_B], axis=1)
+        strange = (bones - expected.bones) ** 2 / expected.bone_variance
+        off = joints - expected.joints
+        moved = np.einsum("ja,jab,jb->j", off, inverses(expected.covariance), off)
+        costs = np.concatenate([group.result.residual.ravel() ** 2, strange, moved])
+        return float(np.nansum(np.minimum(costs, _FAR**2)))
 
     def _disowned(self, groups: list[Group]) -> list[Group]:
         """Take detections that do not fit out of their groups, the worst first."""

@@ -72,20 +72,25 @@ class _Still:
     head : Head
     stamp_ns : int
         When that was.
-    seen_ns : int
-        When keypoints of its own last told how it is turned.
+    turned : float
+        Variance of its rotation then, square radians, beside what the depth told.
     """
 
     head: Head
     stamp_ns: int
-    seen_ns: int
+    turned: float
 
-    def turned(self, stamp_ns: int) -> float:
-        """Variance of the rotation since the head was seen, square radians.
+    def turned_by(self, head: Head, stamp_ns: int) -> float:
+        """The same by now, when the body has it as ``head``.
 
-        Depth holds a head in its place, but can hardly tell how it is turned.
+        Depth holds a head in its place, but can hardly tell how it is turned. Keypoints can; but
+        they may be an ear alone, of a body that is not where it is taken to be: that a head has
+        turned far is doubted.
         """
-        return np.deg2rad(WALK_DEG) ** 2 * (stamp_ns - self.seen_ns) * 1e-9
+        if head.method != "keypoints":
+            return self.turned + np.deg2rad(WALK_DEG) ** 2 * (stamp_ns - self.stamp_ns) * 1e-9
+        turn = angle_between(self.head.tf_world_head[:3, :3], head.tf_world_head[:3, :3])
+        return turn**2 if np.rad2deg(turn) > MAX_ROTATION_DEG else 0.0
 
 
 class HeadRegistrar:
@@ -143,8 +148,9 @@ class HeadRegistrar:
             heads.append(self._filtered(head, found, stamp_ns))
             seen, followed = body.head.method == "keypoints", head is not body.head
             if found is not None and (seen or followed):
-                seen_ns = stamp_ns if seen else self._still[head.track_id].seen_ns
-                self._still[head.track_id] = _Still(heads[-1], stamp_ns, seen_ns)
+                still = self._still.get(head.track_id)
+                turned = still.turned_by(body.head, stamp_ns) if followed else 0.0
+                self._still[head.track_id] = _Still(heads[-1], stamp_ns, turned)
         return heads
 
     def _found(
@@ -168,8 +174,7 @@ class HeadRegistrar:
             rival = found.fitness if found is not None and seen else 0.0
             better = again is not None and again.fitness >= rival
             if better and plausible(before, again) and (vague or plausible(head, again)):
-                if not seen:
-                    again.covariance[3:, 3:] += still.turned(stamp_ns) * np.eye(3)
+                again.covariance[3:, 3:] += still.turned_by(head, stamp_ns) * np.eye(3)
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:

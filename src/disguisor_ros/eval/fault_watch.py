@@ -20,6 +20,7 @@ from tf2_msgs.msg import TFMessage
 from disguisor_ros.bridge.diagnostics import stage_values
 from disguisor_ros.bridge.images import color_array, to_rgb
 from disguisor_ros.bridge.messages import stamp_ns
+from disguisor_ros.eval.fault_record import FaultRecord, recorded
 from disguisor_ros.eval.fault_tape import KINDS, Tape
 from disguisor_ros.eval.scores import COVERED, MIN_PIXELS, MIN_VISIBILITY, replaced_pixels
 from disguisor_ros.run.recording import Recording
@@ -37,6 +38,7 @@ class Watch:
 
     def __init__(self, recording: Recording, tape: Tape):
         self.tape, self.cameras = tape, recording.cameras
+        self.record = FaultRecord(recorded(self.cameras))
         self.connected: set[str] = set()
         self.images = 0
         self._lock = threading.Lock()
@@ -73,6 +75,11 @@ class Watch:
         self.node.create_subscription(
             DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50)
         )
+        for topic, message in self.record.types.items():
+            if topic not in self._publishers:  # what is sent need not be heard
+                self.node.create_subscription(
+                    message, topic, lambda raw, t=topic: self._on_said(t, raw), queue, raw=True
+                )
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
@@ -113,6 +120,7 @@ class Watch:
                 self._sent_at[frame] = self._under_way[frame] = time.monotonic()
                 while len(self._sent_at) > 2000:
                     del self._sent_at[next(iter(self._sent_at))]
+        self._on_said(topic, raw)
         self._publishers[topic].publish(raw)
 
     def under_way(self) -> int:
@@ -202,6 +210,10 @@ class Watch:
 
     # Out of the graph.
 
+    def _on_said(self, topic: str, raw: bytes) -> None:
+        with self._lock:
+            self.record.add(topic, raw)
+
     def _on_image(self, camera: str, message: Image) -> None:
         now = time.monotonic()
         stamp = stamp_ns(message.header.stamp)
@@ -232,6 +244,7 @@ class Watch:
             self.face_views += 1
             if coverage >= COVERED:
                 continue
+            self.record.keep()
             (self.leaks if coverage < LEAKED else self.thin).append(
                 {
                     "camera": camera,

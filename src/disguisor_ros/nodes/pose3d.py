@@ -24,6 +24,9 @@ GAP_NS = 2_000_000_000
 #: before people are watched without it: it may be the only one that sees somebody.
 ABSENT_NS = 10_000_000_000
 
+#: A camera that gives nothing for longer does not watch meanwhile.
+LOOK_NS = 500_000_000
+
 #: So long after two synchronizers were heard nothing leaves: a graph with other cameras, too, may
 #: open this one's renderers, and does not know of people whom only these cameras see.
 ALONE_NS = 10_000_000_000
@@ -71,6 +74,7 @@ class Pose3DNode(StageNode):
         self._taken_ns: dict[str, int] = {}
         self._began_ns = self._last_ns = None
         self._watched_ns: dict[str, int] = {}
+        self._looked_ns: dict[str, int] = {}
 
     def health(self, rate):
         """A warning while cameras do not show what others show."""
@@ -165,8 +169,8 @@ class Pose3DNode(StageNode):
         """Why somebody might be in the room who is not known yet; empty when nobody can be.
 
         Each camera must have watched for :attr:`warm_up_ns` since the start, or since stamps went
-        back, with which the estimator starts anew. One that finds nobody where others do may be
-        blind.
+        back, with which the estimator starts anew: not looked once, and then given nothing. One
+        that finds nobody where others do may be blind.
         """
         if self._began_ns is None or not 0 <= stamp_ns - self._last_ns <= GAP_NS:
             self._forget()
@@ -174,12 +178,14 @@ class Pose3DNode(StageNode):
         self._last_ns = stamp_ns
         for camera in [c for c, found in keypoints.items() if len(found)] or keypoints:
             self._watched_ns.setdefault(camera, stamp_ns)
+            self._looked_ns[camera] = stamp_ns
         since_ns = stamp_ns - self._began_ns
         if since_ns < self.warm_up_ns:
             return "it has just begun"
+        until_ns = {c: min(ns + LOOK_NS, stamp_ns) for c, ns in self._looked_ns.items()}
         late = [
             c for c in self.cameras
-            if stamp_ns - self._watched_ns.get(c, stamp_ns) < self.warm_up_ns
+            if until_ns.get(c, 0) - self._watched_ns.get(c, 0) < self.warm_up_ns
         ]  # fmt: skip
         return f"{', '.join(late)} saw too little" if late and since_ns < ABSENT_NS else ""
 
