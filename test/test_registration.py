@@ -177,11 +177,39 @@ def test_a_head_of_which_little_is_measured_is_known_less_well(registrar, scene,
 def test_a_head_that_nobody_sees_is_known_no_better_for_being_predicted_again(registrar, template):
     """Fused as if each prediction were a measurement, it was taken to be twice as well known."""
     seen = displaced(np.random.default_rng(1), template, np.eye(4), 0.0, 0, 0.03)
-    registrar([body_of(seen)], {}, 0)
+    for k in range(3):
+        registrar([body_of(seen)], {}, k * 100_000_000)
     for k in range(1, 11):
         lost = replace(seen, method="predicted", covariance=(0.03 * k) ** 2 * np.eye(3))
-        head = registrar([body_of(lost)], {}, k * 100_000_000)[0]
+        head = registrar([body_of(lost)], {}, (k + 2) * 100_000_000)[0]
         assert head.sigma_m >= 0.03 * k
+
+
+def test_the_cover_of_a_stray_does_not_grow(registrar, template):
+    """At 30 frames a second one that was seen twice took 2 % of all images for half a second."""
+    stray = displaced(np.random.default_rng(1), template, np.eye(4), 0.0, 0, 0.03)
+    for k in range(2):
+        registrar([body_of(stray)], {}, k * 33_000_000)
+    for k in range(1, 11):
+        lost = replace(stray, method="predicted", covariance=(0.03 * k) ** 2 * np.eye(3))
+        head = registrar([body_of(lost)], {}, (k + 1) * 33_000_000)[0]
+    assert head.sigma_m < 0.1
+
+
+def test_a_registration_that_some_of_the_depth_speaks_against_is_doubted(
+    scene, template, monkeypatch
+):
+    """A patient's head was turned by 28 degrees and 4 cm off, called 1.5 cm: fitness 0.92."""
+    rough = displaced(np.random.default_rng(3), template, scene.tf_world_head, 0.01, 5, 0.03)
+    sigmas = []
+    for fitness in (1.0, 0.92):
+        one = HeadRegistrar(template)
+        found = one.register
+        monkeypatch.setattr(
+            one, "register", lambda *args, f=fitness, r=found: replace(r(*args), fitness=f)
+        )
+        sigmas.append(one([body_of(rough)], scene.depth, 0)[0].sigma_m)
+    assert sigmas[1] > 2 * sigmas[0]
 
 
 def test_head_that_left_is_not_held_in_the_depth(registrar, scene, template):

@@ -42,10 +42,11 @@ FREE_SIGMA_M = 0.010
 FREE_KERNEL_M = 0.03
 
 #: Prediction: least standard deviation, metres; rotation is as far off as that at this arm,
-#: metres, within these bounds, degrees.
+#: metres, within these bounds, degrees (in simulated rooms 6 to 9 about each axis, wherever the
+#: body is).
 PRIOR_FLOOR_M = 0.02
 PRIOR_ARM_M = 0.08
-PRIOR_DEG = (8.0, 25.0)
+PRIOR_DEG = (8.0, 12.0)
 
 
 @dataclass
