@@ -144,6 +144,8 @@ class PoseEstimator:
             if group.track is not None and not near[group.track, k]:
                 group.track = None
         fresh = [k for k, group in enumerate(groups) if group.track is None]
+        if not fresh:
+            return
         taken = {group.track for group in groups}
         lost = [t for t in range(len(self.tracks)) if t not in taken]
         cost = np.where(near, apart, np.inf).T[fresh][:, lost]

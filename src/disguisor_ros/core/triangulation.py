@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +36,7 @@ _LOOSE = 1e-3
 _LIMBS = np.array([np.isin(np.arange(17), limb) for limb in SWAP_GROUPS]) * 1.0
 
 _EYE = np.eye(3)
+_ROW, _COLUMN = np.indices((3, 3)).reshape(2, 9)
 
 
 @dataclass
@@ -59,12 +61,22 @@ class Rays:
 
     def take(self, persons: np.ndarray) -> Rays:
         """The same of some of the persons."""
-        return Rays(self.centers, self.rays[persons], self.score[persons])
+        taken = Rays(self.centers, self.rays[persons], self.score[persons])
+        taken.quadratic = self.quadratic[persons]
+        return taken
 
     def pick(self, person: np.ndarray, joint: np.ndarray) -> Rays:
         """Single joints of persons, as if they were the joints of one."""
         rays, score = self.rays[person, :, joint], self.score[person, :, joint]
         return Rays(self.centers, rays.swapaxes(0, 1)[None], score.T[None], self.sigma_m[joint])
+
+    @cached_property
+    def quadratic(self) -> np.ndarray:
+        """Matrix and vector of the squared distance from each ray, shape (P, V, 17, 9 + 3)."""
+        across = _EYE.ravel() - self.rays[..., _ROW] * self.rays[..., _COLUMN]
+        # The point of the ray nearest to the origin.
+        nearest = self.centers[:, None] - (self.rays @ self.centers[..., None]) * self.rays
+        return self.score[..., None] ** 2 * np.concatenate([across, nearest], axis=-1)
 
 
 @dataclass
@@ -231,6 +243,8 @@ def unswap(observations: Rays, joints: np.ndarray, costs: np.ndarray) -> Rays:
     gain = np.where(both, change, 0.0) @ _LIMBS.T
     clear = 4.0 * np.sqrt(both @ _LIMBS.T) + 1e-9
     swapped = (gain > clear) @ _LIMBS > 0
+    if not swapped.any():
+        return observations
     rays, score = observations.rays.copy(), observations.score.copy()
     rays[doubtful] = np.where(swapped[..., None], mirrored.rays, rays[doubtful])
     score[doubtful] = np.where(swapped, mirrored.score, score[doubtful])
