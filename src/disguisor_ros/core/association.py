@@ -278,13 +278,15 @@ def cluster(
     affinity = np.where(view[:, None] == view[None], 0.0, affinity)
     members = [np.nonzero(view == v)[0] for v in sorted(set(view.tolist()))]
     if seeds is not None:
+        gain = np.maximum(affinity[:, seeds], 0.0)
         for nodes in members:
-            gain = np.maximum(affinity[nodes[:, None], seeds], 0.0)
-            row, column = assign(-gain)
-            drawn = gain[row, column] > 0
+            row, column = assign(-gain[nodes])
+            drawn = gain[nodes[row], column] > 0
             label[nodes[row[drawn]]] = seeds[column[drawn]]
     label = _joined(label, view, affinity)
     for _ in range(_ROUNDS):
+        if _content(label, affinity):
+            break
         before = label.copy()
         for nodes in members:
             _reassign(label, nodes, affinity)
@@ -322,6 +324,12 @@ def _joined(label: np.ndarray, view: np.ndarray, affinity: np.ndarray) -> np.nda
         row = np.where(views @ views[i] > 0, -np.inf, total[i] / (size * size[i]))
         mean[i] = mean[:, i] = row
         mean[j] = mean[:, j] = -np.inf
+
+
+def _content(label: np.ndarray, affinity: np.ndarray) -> bool:
+    """Whether no node is drawn to another group, or to be alone, more than to its own."""
+    gain = affinity @ (label[:, None] == np.arange(label.max() + 1))
+    return bool((gain[np.arange(len(label)), label] >= np.maximum(gain.max(axis=1), 0.0)).all())
 
 
 def _reassign(label: np.ndarray, nodes: np.ndarray, affinity: np.ndarray) -> None:
