@@ -123,9 +123,8 @@ class Prior:
         """Inverse covariance of each joint, shape (P, 17, 3, 3); 0 where nothing is expected."""
         known = np.isfinite(self.joints[..., 0])
         total = self.covariance + self.drift[..., :, None] * self.drift[..., None, :]
-        information = np.zeros_like(total)
-        information[known] = inverses(total[known])
-        return information
+        known = known[..., None, None]
+        return known * inverses(np.where(known, total, _EYE))
 
 
 def carried(observations: Rays, prior: Prior) -> Prior:
@@ -141,7 +140,7 @@ def carried(observations: Rays, prior: Prior) -> Prior:
     observations : Rays
     prior : Prior
     """
-    met = np.isfinite(prior.joints).all(-1) & ((observations.score > 0).sum(axis=1) > 1)
+    met = np.isfinite(prior.joints[..., 0]) & ((observations.score > 0).sum(axis=1) > 1)
     some = np.nonzero(met.any(axis=1))[0]
     if len(some) == 0:
         return prior
@@ -270,8 +269,8 @@ class _Problem:
         if prior is None:
             nothing = np.full((persons, 17, 3), np.nan)
             prior = Prior(nothing, np.zeros((persons, 17, 3, 3)), np.zeros((persons, 17, 3)))
-        # Who was seen to lie or sit is not drawn upright.
-        lonely &= ~np.isfinite(prior.joints).all(-1)
+        known = np.isfinite(prior.joints[..., 0])
+        lonely &= ~known  # who was seen to lie or sit is not drawn upright
         pull, distance_m = np.zeros((persons, 9, 3)), np.zeros(persons)
         firmness = np.zeros(persons)
         if held is not None:
@@ -279,7 +278,7 @@ class _Problem:
             firmness[held.persons] = (_HELD * held.sigma_m) ** -2.0
             limp[held.persons] = False  # expected in a posture of their own
         return cls(
-            observations, np.nan_to_num(prior.joints), prior.information(),
+            observations, np.where(known[..., None], prior.joints, 0.0), prior.information(),
             limp, lonely, floor_z_m, pull, distance_m, firmness,
             np.zeros((persons, 1)) + prior.bones, np.zeros((persons, 1)) + prior.bone_variance,
         )  # fmt: skip
