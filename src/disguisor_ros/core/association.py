@@ -46,6 +46,8 @@ _ROUNDS = 4
 #: Variance of joints against where a track expects them, (joint, track, detection), square metres.
 _MATCH_M2 = (MATCH_SIGMA_M**2)[:, None, None].astype(np.float32)
 
+_EYE = np.eye(3, dtype=np.float32)
+
 
 class RayPairs:
     """How the rays of pairs of detections of different views pass each other, K pairs.
@@ -184,14 +186,18 @@ def track_affinity(
     total = covariance + drift[..., :, None] * drift[..., None, :]
     total = total.swapaxes(0, 1).astype(np.float32)
     joints = (joints - middle).swapaxes(0, 1).astype(np.float32)
-    aside = joints[..., None] - centers
-    depth = joints @ rays - (rays * centers).sum(axis=1, keepdims=True)
-    aside -= depth[:, :, None] * rays[:, None]
+    along = (rays * centers).sum(axis=1, keepdims=True)
+    depth = joints @ rays - along
+    # From the nearest point of each ray, as one product: (joint, track, axis and detection).
+    across = _EYE[..., None] - rays[:, :, None] * rays[:, None]
+    aside = joints @ across.reshape(17, 3, -1) - (centers - along * rays).reshape(17, 1, -1)
+    aside = aside.reshape(*joints.shape, len(detections))
     aside2 = np.einsum("jtan,jtan->jtn", aside, aside)
     sigma2 = np.einsum("jtan,jtan->jtn", total @ aside, aside)
     sigma2 /= np.maximum(aside2, 1e-12)
     sigma2 += _MATCH_M2 + (ANGLE_SIGMA * depth) ** 2
-    residual2 = np.where(depth > 0.1, aside2 / sigma2, _WORST**2)
+    residual2 = aside2 / sigma2
+    residual2[depth <= 0.1] = _WORST**2
     weight = detections.score.T.astype(np.float32)
     # A vague prediction agrees with much; that must not beat a sharp one that agrees as well.
     evidence = _agreement2(residual2)
@@ -270,27 +276,34 @@ def cluster(
     if len(view) == 0:
         return label
     affinity = np.where(view[:, None] == view[None], 0.0, affinity)
-    members = [np.nonzero(view == v)[0] for v in np.unique(view)]
+    members = [np.nonzero(view == v)[0] for v in sorted(set(view.tolist()))]
     if seeds is not None:
+        gain = np.maximum(affinity[:, seeds], 0.0)
         for nodes in members:
-            gain = np.maximum(affinity[nodes[:, None], seeds], 0.0)
-            row, column = assign(-gain)
-            drawn = gain[row, column] > 0
+            row, column = assign(-gain[nodes])
+            drawn = gain[nodes[row], column] > 0
             label[nodes[row[drawn]]] = seeds[column[drawn]]
     label = _joined(label, view, affinity)
     for _ in range(_ROUNDS):
+        if _content(label, affinity):
+            break
         before = label.copy()
         for nodes in members:
             _reassign(label, nodes, affinity)
         if np.array_equal(before[:, None] == before, label[:, None] == label):
             break
         label = _joined(label, view, affinity)
-    return np.unique(label, return_inverse=True)[1]
+    return _numbered(label)
+
+
+def _numbered(label: np.ndarray) -> np.ndarray:
+    """The labels that there are, numbered from 0 in their order."""
+    return (np.bincount(label) > 0).cumsum()[label] - 1
 
 
 def _joined(label: np.ndarray, view: np.ndarray, affinity: np.ndarray) -> np.ndarray:
     """Join groups without a common view, highest mean affinity first, while that is positive."""
-    label = np.unique(label, return_inverse=True)[1]
+    label = _numbered(label)
     count = label.max() + 1
     member = np.eye(count)[label]
     total = member.T @ affinity @ member
@@ -311,6 +324,12 @@ def _joined(label: np.ndarray, view: np.ndarray, affinity: np.ndarray) -> np.nda
         row = np.where(views @ views[i] > 0, -np.inf, total[i] / (size * size[i]))
         mean[i] = mean[:, i] = row
         mean[j] = mean[:, j] = -np.inf
+
+
+def _content(label: np.ndarray, affinity: np.ndarray) -> bool:
+    """Whether no node is drawn to another group, or to be alone, more than to its own."""
+    gain = affinity @ (label[:, None] == np.arange(label.max() + 1))
+    return bool((gain[np.arange(len(label)), label] >= np.maximum(gain.max(axis=1), 0.0)).all())
 
 
 def _reassign(label: np.ndarray, nodes: np.ndarray, affinity: np.ndarray) -> None:

@@ -31,10 +31,10 @@ def inverses(matrices: np.ndarray) -> np.ndarray:
 
     For many that is a third of the time of :func:`numpy.linalg.inv`.
     """
-    m = matrices.reshape(-1, 9)
-    cofactors = m[:, _MINOR_A] * m[:, _MINOR_D] - m[:, _MINOR_B] * m[:, _MINOR_C]
-    determinant = (m[:, :3] * cofactors[:, :3]).sum(axis=1, keepdims=True)
-    return (cofactors / determinant).reshape(matrices.shape)
+    m = matrices.reshape(-1, 9).T.copy()  # along a long last axis all is faster
+    cofactors = m[_MINOR_A] * m[_MINOR_D] - m[_MINOR_B] * m[_MINOR_C]
+    cofactors /= (m[:3] * cofactors[:3]).sum(axis=0)
+    return cofactors.T.reshape(matrices.shape)
 
 
 def bounded(covariance: np.ndarray, least: float = 0.0, most: float = np.inf) -> np.ndarray:

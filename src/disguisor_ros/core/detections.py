@@ -83,7 +83,8 @@ def gather_detections(
     index = np.concatenate([np.arange(n) for n in [*count, 0]])
     keypoints = np.concatenate([*found, np.zeros((0, 17, 3))])
     pixels, score = keypoints[..., :2], keypoints[..., 2]
-    good = (np.abs(pixels) < _OUTSIDE_PX).all(axis=-1) & np.isfinite(score) & (score >= MIN_SCORE)
+    inside = np.abs(pixels) < _OUTSIDE_PX
+    good = inside[..., 0] & inside[..., 1] & np.isfinite(score) & (score >= MIN_SCORE)
     pixels = np.where(good[..., None], pixels, 0.0)
     score = np.where(good, np.minimum(score, 1.0), 0.0)
     kept = _distinct(view, pixels, score)
@@ -136,7 +137,7 @@ def similarity(pixels_a, pixels_b, weight, area) -> np.ndarray:
     offset = pixels_a - pixels_b
     distance2 = np.einsum("...a,...a->...", offset, offset)
     exponent = distance2 / (8.0 * COCO_SIGMA**2 * np.maximum(area, 1.0)[..., None])
-    agreement = np.exp(-np.where(weight > 0, exponent, 0.0)) * weight
+    agreement = np.exp(-exponent) * weight
     return agreement.sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1e-9)
 
 
@@ -154,7 +155,9 @@ def extent_area(pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
 def _distinct(view: np.ndarray, pixels: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Indices of detections that show something and are no duplicate of a better one."""
     kept = (score > 0).sum(axis=1) >= _MIN_JOINTS
-    first, second = np.nonzero(np.triu((view[:, None] == view) & kept & kept[:, None], 1))
+    order = np.arange(len(view))
+    rivals = (view[:, None] == view) & (order[:, None] < order)
+    first, second = np.nonzero(rivals & kept & kept[:, None])
     if len(first):
         area = extent_area(pixels, score)
         alike = similarity(

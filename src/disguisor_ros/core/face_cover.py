@@ -299,7 +299,7 @@ def _named(
     # Interpolated between the vertices: how far within the face, and how far forward in the head.
     values = np.stack([within, named.places[:, 0]], axis=-1).astype(np.float32)
     corner = values[template.faces[hits.triangle[row, column]]]
-    inside, forward_m = (hits.weights[row, column][..., None] * corner).sum(axis=1).T
+    inside, forward_m = np.einsum("nk,nkc->cn", hits.weights[row, column], corner)
     inside = inside > 0
     seen = window.to_pixels(np.stack([column, row], axis=-1)[inside])
     seen = seen + relief_m(forward_m[inside, None]) * one.forward_px

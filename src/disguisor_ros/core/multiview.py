@@ -343,8 +343,8 @@ class Scene:
         joints = np.full((len(groups), 17, 3), np.nan)
         covariance = np.zeros((len(groups), 17, 3, 3)) + _NOWHERE
         drift = np.zeros((len(groups), 17, 3))
-        bones = np.tile(BONE_LENGTH_M, (len(groups), 1))
-        bone_variance = np.tile(BONE_VARIANCE_M2, (len(groups), 1))
+        bones = np.zeros((len(groups), 1)) + BONE_LENGTH_M
+        bone_variance = np.zeros((len(groups), 1)) + BONE_VARIANCE_M2
         there, tracked = self.expected, [k for k, g in enumerate(groups) if g.track is not None]
         t = [groups[k].track for k in tracked]
         joints[tracked], covariance[tracked] = there.joints[t], there.covariance[t]

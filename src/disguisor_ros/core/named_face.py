@@ -73,7 +73,9 @@ class NamedFace:
         within : ndarray, shape (V,)
             See :meth:`within`.
         """
-        a, b = self.edges[(within[self.edges] > 0).sum(axis=1) == 1].T
+        a, b = self.edges.T
+        cut = (within[a] > 0) != (within[b] > 0)
+        a, b = a[cut], b[cut]
         share = (within[a] / (within[a] - within[b]))[:, None]
         return np.concatenate([points[within > 0], points[a] + share * (points[b] - points[a])])
 
@@ -104,10 +106,10 @@ def below_cap(points: np.ndarray, eye: np.ndarray) -> np.ndarray:
         Negative for what is hidden, or lies under the cap; a centimetre where no cap is near.
     """
     toward = eye - points
-    toward = toward / np.linalg.norm(toward, axis=1, keepdims=True)
+    toward /= np.sqrt(np.einsum("na,na->n", toward, toward))[:, None]
     start, along = (points - _CAP_MIDDLE_M) / _CAP_RADII_M, toward / _CAP_RADII_M
-    a, b = (along**2).sum(axis=1), (start * along).sum(axis=1)
-    root = b**2 - a * ((start**2).sum(axis=1) - 1.0)
+    a, b = np.einsum("na,na->n", along, along), np.einsum("na,na->n", start, along)
+    root = b**2 - a * (np.einsum("na,na->n", start, start) - 1.0)
     half = np.sqrt(np.maximum(root, 0.0))
     enter, leave = np.maximum((-b - half) / a, 0.0), (-b + half) / a
     rising = toward @ [-_CAP_SLOPE, 0.0, 1.0]

@@ -144,6 +144,8 @@ class PoseEstimator:
             if group.track is not None and not near[group.track, k]:
                 group.track = None
         fresh = [k for k, group in enumerate(groups) if group.track is None]
+        if not fresh:
+            return
         taken = {group.track for group in groups}
         lost = [t for t in range(len(self.tracks)) if t not in taken]
         cost = np.where(near, apart, np.inf).T[fresh][:, lost]
@@ -305,4 +307,4 @@ def _reach_m(tracks: list[Track], expected: Prediction, stamp_ns: int) -> np.nda
     several = np.minimum(_REACH_M + 2.0 * drift + _SPEED * missed_s, 1.5)
     single = np.minimum(_REACH_M + drift + _SPEED_OF_ONE_VIEW * missed_s, 0.7)
     anchored = [track.anchored for track in tracks]
-    return np.stack([several, np.where(anchored, single, several)], axis=1)
+    return np.array([several, np.where(anchored, single, several)]).T

@@ -105,11 +105,12 @@ def pose_head(
     covariance = to_camera @ _covariance(head) @ to_camera.T
     nearest_m = 2 * template.radius
     vertices = camera.to_camera(vertices)
-    if not _in_view(camera, vertices.mean(axis=0), template.radius):
-        vertices = _brought_into_view(vertices, covariance, nearest_m)
-        if vertices is None:
-            return None
     center = vertices.mean(axis=0)
+    if not _in_view(camera, center, template.radius):
+        moved_m = _into_view(center, covariance, nearest_m)
+        if moved_m is None:
+            return None
+        vertices, center = vertices + moved_m, center + moved_m
     distance_m = float(center[2])
     turn_deg = _turn_deg(camera, tf_world_head)
     px_per_m = camera.px_per_m(center)
@@ -158,15 +159,15 @@ def _in_view(camera: Camera, center: np.ndarray, radius_m: float) -> bool:
     return center[2] >= radius_m
 
 
-def _brought_into_view(
-    vertices: np.ndarray, covariance: np.ndarray, nearest_m: float
+def _into_view(
+    center: np.ndarray, covariance: np.ndarray, nearest_m: float
 ) -> np.ndarray | None:
-    """A head behind a camera moved to where it may be before it; None where it cannot be."""
+    """Way (3,) of a head behind a camera to where it may be before it; None where it cannot be."""
     toward = covariance[2]
-    lacking_m = nearest_m - vertices[:, 2].mean()
+    lacking_m = nearest_m - center[2]
     if lacking_m > MARGIN_SIGMAS * np.sqrt(toward[2]):
         return None
-    return vertices + lacking_m / toward[2] * toward
+    return lacking_m / toward[2] * toward
 
 
 def _spread(

@@ -189,11 +189,13 @@ class _Fit:
         self.bodies, self.price = postures
         self.sigma2 = _SIGMA_M[self.seen] ** 2
         self.across = np.eye(3) - self.ray[:, :, None] * self.ray[:, None, :]
-        self.body = self.bodies[:, self.seen]
-        along = np.einsum("hja,ja->hj", self.body, self.ray)
-        self.body_across = self.body - along[..., None] * self.ray
-        self.size_own = np.einsum("hja,hja->hj", self.body, self.body_across)
-        self.robust = np.ones(self.body.shape[:2])
+        # Axes before joints: along a short last axis all takes longer.
+        self.by_axis = self.ray.T.copy()
+        self.body = self.bodies.take(self.seen, axis=1).swapaxes(1, 2).copy()
+        along = np.einsum("haj,aj->hj", self.body, self.by_axis)
+        self.body_across = self.body - along[:, None] * self.by_axis
+        self.size_own = np.einsum("haj,haj->hj", self.body, self.body_across)
+        self.robust = np.ones(along.shape)
         self.upright = np.full(len(self.body), 1.0 * self.has_floor)
         share = self.weight / self.weight.sum()
         self.slope = np.empty((len(self.body), 4))
@@ -214,7 +216,7 @@ class _Fit:
     def step(self) -> None:
         """Solve for position and size, then weigh anew."""
         weight = self.robust * (self.weight / self.sigma2)
-        pull = (weight[:, None] @ self.body_across)[:, 0]
+        pull = (self.body_across @ weight[..., None])[..., 0]
         normal, vector = np.empty((len(weight), 4, 4)), np.zeros((len(weight), 4))
         normal[:, :3, :3] = (weight @ self.across.reshape(-1, 9)).reshape(-1, 3, 3)
         normal[:, :3, 3] = normal[:, 3, :3] = pull
@@ -228,10 +230,10 @@ class _Fit:
         self._weigh()
 
     def _weigh(self) -> None:
-        position, size = self.solution[:, None, :3], self.solution[:, 3]
+        position, size = self.solution[:, :3, None], self.solution[:, 3]
         offset = position + size[:, None, None] * self.body
-        self.depth = np.einsum("hja,ja->hj", offset, self.ray)
-        aside2 = np.maximum(np.einsum("hja,hja->hj", offset, offset) - self.depth**2, 0.0)
+        self.depth = np.einsum("haj,aj->hj", offset, self.by_axis)
+        aside2 = np.maximum(np.einsum("haj,haj->hj", offset, offset) - self.depth**2, 0.0)
         error2 = np.where(self.depth > _NEAREST_M, aside2 / self.sigma2, 25.0)
         self.robust = 1.0 / (1.0 + error2 / _ROBUST**2)
         total = self.weight.sum()

@@ -52,7 +52,6 @@ _HELD = 0.1
 _TOGETHER = 4.0
 
 _EYE = np.eye(3)
-_ROW, _COLUMN = np.indices((3, 3)).reshape(2, 9)
 
 #: Elbow and wrist or knee and ankle of each limb, and where it hangs on the core.
 _LIMBS = np.array([[7, 9], [8, 10], [13, 15], [14, 16]])
@@ -75,15 +74,14 @@ _TRUNK[1, [5, 6, 11, 12]] = [1, -1, 1, -1]
 _TRUNK[2, [5, 6, 11, 12]] = [1, 1, -1, -1]
 _NEXT, _LAST = np.array([1, 2, 0]), np.array([2, 0, 1])
 
-_INNER = np.isin(BONE_A, CORE) & np.isin(BONE_B, CORE)
-_CORE_A, _CORE_B = (np.searchsorted(CORE, end[_INNER]) for end in (BONE_A, BONE_B))
-_OUTER = np.array([
-    [np.nonzero((BONE_A == a) & (BONE_B == b))[0][0] for a, b in ends]
-    for ends in (
-        ((5, 7), (6, 8), (11, 13), (12, 14)),
-        ((7, 9), (8, 10), (13, 15), (14, 16)),
-    )
-])  # fmt: skip
+#: Elements of the normal equations among the blocks of single joints, of bones, and one of zeros.
+_PARTS = np.full((17, 17), 17 + 26)
+_PARTS[np.arange(17), np.arange(17)] = np.arange(17)
+_PARTS[BONE_A, BONE_B] = _PARTS[BONE_B, BONE_A] = 17 + np.arange(26)
+_PARTS = 9 * _PARTS[:, None, :, None] + np.arange(9).reshape(3, 1, 3)
+_CORE_PARTS = _PARTS[CORE][:, :, CORE].reshape(27, 27)
+_LIMB_PARTS = np.array([_PARTS[limb][:, :, limb].reshape(6, 6) for limb in _LIMBS])
+_LINK_PARTS = _PARTS[_LIMBS[:, 0], :, CORE[_ROOT]]
 
 #: +1 and -1 where a bone (column) begins and ends.
 _INCIDENCE = 1.0 * (np.arange(17)[:, None] == BONE_A) - (np.arange(17)[:, None] == BONE_B)
@@ -125,9 +123,8 @@ class Prior:
         """Inverse covariance of each joint, shape (P, 17, 3, 3); 0 where nothing is expected."""
         known = np.isfinite(self.joints[..., 0])
         total = self.covariance + self.drift[..., :, None] * self.drift[..., None, :]
-        information = np.zeros_like(total)
-        information[known] = inverses(total[known])
-        return information
+        known = known[..., None, None]
+        return known * inverses(np.where(known, total, _EYE))
 
 
 def carried(observations: Rays, prior: Prior) -> Prior:
@@ -143,13 +140,13 @@ def carried(observations: Rays, prior: Prior) -> Prior:
     observations : Rays
     prior : Prior
     """
-    met = np.isfinite(prior.joints).all(-1) & ((observations.score > 0).sum(axis=1) > 1)
+    met = np.isfinite(prior.joints[..., 0]) & ((observations.score > 0).sum(axis=1) > 1)
     some = np.nonzero(met.any(axis=1))[0]
     if len(some) == 0:
         return prior
     seen, met = observations.take(some), met[some, :, None, None]
-    joints = np.nan_to_num(prior.joints[some])
-    blocks, meeting = _ray_equations(seen, _quadratic_of_rays(seen), *ray_errors(seen, joints)[1:])
+    joints = np.where(met[..., 0], prior.joints[some], 0.0)
+    blocks, meeting = _ray_equations(seen, *ray_errors(seen, joints)[1:])
     pull = meeting[..., None] - blocks @ joints[..., None]
     variance = (met * prior.covariance[some]).sum(axis=1) / met.sum(axis=1) / _TOGETHER
     firm = inverses(variance)
@@ -209,7 +206,6 @@ def solve(
     """
     joints, covariance = start.copy(), np.empty((*start.shape, 3))
     problem = _Problem.of(observations, prior, floor_z_m, held)
-    rays = problem.rays
     moving = np.arange(len(start))
     for k in range(_ITERATIONS):
         equations = problem.linearized(joints[moving])
@@ -226,7 +222,7 @@ def solve(
     residual = in_sigmas(observations, *errors)
     robust = 1.0 / (1.0 + (residual / ROBUST) ** 2)
     weight = np.where(np.isfinite(residual), observations.score * robust, 0.0)
-    bones = bone_lengths(joints, *_ray_equations(observations, rays, *errors[1:]), weight)
+    bones = bone_lengths(joints, *_ray_equations(observations, *errors[1:]), weight)
     return Triangulated(joints, covariance, residual, weight.max(axis=1), *bones)
 
 
@@ -237,8 +233,6 @@ class _Problem:
     Parameters
     ----------
     observations : Rays
-    rays : ndarray, shape (P, V, 17, 12)
-        See :func:`_quadratic_of_rays`.
     expected : ndarray, shape (P, 17, 3), metres, world
     information : ndarray, shape (P, 17, 3, 3)
         0 where nothing is expected.
@@ -256,7 +250,6 @@ class _Problem:
     """
 
     observations: Rays
-    rays: np.ndarray
     expected: np.ndarray
     information: np.ndarray
     limp: np.ndarray
@@ -276,8 +269,8 @@ class _Problem:
         if prior is None:
             nothing = np.full((persons, 17, 3), np.nan)
             prior = Prior(nothing, np.zeros((persons, 17, 3, 3)), np.zeros((persons, 17, 3)))
-        # Who was seen to lie or sit is not drawn upright.
-        lonely &= ~np.isfinite(prior.joints).all(-1)
+        known = np.isfinite(prior.joints[..., 0])
+        lonely &= ~known  # who was seen to lie or sit is not drawn upright
         pull, distance_m = np.zeros((persons, 9, 3)), np.zeros(persons)
         firmness = np.zeros(persons)
         if held is not None:
@@ -285,8 +278,7 @@ class _Problem:
             firmness[held.persons] = (_HELD * held.sigma_m) ** -2.0
             limp[held.persons] = False  # expected in a posture of their own
         return cls(
-            observations, _quadratic_of_rays(observations),
-            np.nan_to_num(prior.joints), prior.information(),
+            observations, np.where(known[..., None], prior.joints, 0.0), prior.information(),
             limp, lonely, floor_z_m, pull, distance_m, firmness,
             np.zeros((persons, 1)) + prior.bones, np.zeros((persons, 1)) + prior.bone_variance,
         )  # fmt: skip
@@ -294,7 +286,7 @@ class _Problem:
     def take(self, persons: np.ndarray) -> _Problem:
         """The same of some of the persons."""
         return _Problem(
-            self.observations.take(persons), self.rays[persons], self.expected[persons],
+            self.observations.take(persons), self.expected[persons],
             self.information[persons], self.limp[persons], self.lonely[persons], self.floor_z_m,
             self.pull[persons], self.distance_m[persons], self.firmness[persons],
             self.bones[persons], self.bone_variance[persons],
@@ -303,7 +295,7 @@ class _Problem:
     def linearized(self, joints: np.ndarray) -> Equations:
         """Normal equations at joints, shape (P, 17, 3)."""
         _, aside2, sigma2 = ray_errors(self.observations, joints)
-        blocks, meeting = _ray_equations(self.observations, self.rays, aside2, sigma2)
+        blocks, meeting = _ray_equations(self.observations, aside2, sigma2)
         vector = meeting - (blocks @ joints[..., None])[..., 0]
         _add_prior(blocks, vector, joints, self.expected, self.information)
         axes = _trunk_axes(joints)
@@ -318,18 +310,10 @@ class _Problem:
         return equations
 
 
-def _quadratic_of_rays(observations: Rays) -> np.ndarray:
-    """Matrix and vector of the squared distance from each ray, shape (P, V, 17, 9 + 3)."""
-    rays, centers = observations.rays, observations.centers
-    across = _EYE.ravel() - rays[..., _ROW] * rays[..., _COLUMN]
-    nearest = centers[:, None] - (rays @ centers[..., None]) * rays  # to the origin
-    return observations.score[..., None] ** 2 * np.concatenate([across, nearest], axis=-1)
-
-
-def _ray_equations(observations: Rays, rays: np.ndarray, aside2, sigma2):
+def _ray_equations(observations: Rays, aside2, sigma2):
     """Information of joints by their rays alone, and its product with where these meet."""
     factor = 1.0 / (sigma2 + aside2 * (observations.score / ROBUST) ** 2)
-    total = (factor[..., None] * rays).sum(axis=1)
+    total = np.einsum("pvj,pvjk->pjk", factor, observations.quadratic)
     return total[..., :9].reshape(*total.shape[:2], 3, 3), total[..., 9:]
 
 
@@ -416,20 +400,11 @@ class Equations:
         outer = pull[..., :, None] * axis[..., None, :]
         vector = vector + _INCIDENCE @ (short[..., None] * pull)
         diagonal = (_TOUCHES @ outer.reshape(persons, -1, 9)).reshape(blocks.shape)
-        diagonal += blocks
-        diagonal += 0.5 * _EYE
-        core = np.zeros((persons, 9, 3, 9, 3))
-        block = core.swapaxes(2, 3)
-        block[:, _CORE_A, _CORE_B] = block[:, _CORE_B, _CORE_A] = -outer[:, _INNER]
-        block[:, np.arange(9), np.arange(9)] = diagonal[:, CORE]
-        self.core = core.reshape(persons, 27, 27)
-        self.core_vector = vector[:, CORE]
-        self.link = -outer[:, _OUTER[0]]
-        limbs = np.empty((persons, 4, 6, 6))
-        limbs[..., :3, 3:] = limbs[..., 3:, :3] = -outer[:, _OUTER[1]]
-        limbs[..., :3, :3] = diagonal[:, _LIMBS[:, 0]]
-        limbs[..., 3:, 3:] = diagonal[:, _LIMBS[:, 1]]
-        self.limbs = limbs
+        diagonal += blocks + 0.5 * _EYE
+        parts = np.concatenate([diagonal, -outer, np.zeros((persons, 1, 3, 3))], axis=1)
+        parts = parts.reshape(persons, -1)
+        self.core, self.core_vector = parts.take(_CORE_PARTS, axis=1), vector[:, CORE]
+        self.link, self.limbs = parts.take(_LINK_PARTS, axis=1), parts.take(_LIMB_PARTS, axis=1)
         self.limb_vector = vector[:, _LIMBS].reshape(persons, 4, 6)
 
     def add_arms(self, joints: np.ndarray, axes: np.ndarray) -> None:
