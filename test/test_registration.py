@@ -174,26 +174,29 @@ def test_a_head_of_which_little_is_measured_is_known_less_well(registrar, scene,
     assert sigma[1] > 1.3 * sigma[0]
 
 
+def lost_after(looks, step_ns, registrar, template):
+    """Ten heads of somebody who is seen ``looks`` times, then predicted, ever worse by 3 cm."""
+    seen = displaced(np.random.default_rng(1), template, np.eye(4), 0.0, 0, 0.03)
+    worse = [
+        replace(seen, method="predicted", covariance=(0.03 * k) ** 2 * np.eye(3))
+        for k in range(1, 11)
+    ]
+    heads = [
+        registrar([body_of(head)], {}, k * step_ns)[0]
+        for k, head in enumerate([seen] * looks + worse)
+    ]
+    return heads[looks:]
+
+
 def test_a_head_that_nobody_sees_is_known_no_better_for_being_predicted_again(registrar, template):
     """Fused as if each prediction were a measurement, it was taken to be twice as well known."""
-    seen = displaced(np.random.default_rng(1), template, np.eye(4), 0.0, 0, 0.03)
-    for k in range(3):
-        registrar([body_of(seen)], {}, k * 100_000_000)
-    for k in range(1, 11):
-        lost = replace(seen, method="predicted", covariance=(0.03 * k) ** 2 * np.eye(3))
-        head = registrar([body_of(lost)], {}, (k + 2) * 100_000_000)[0]
+    for k, head in enumerate(lost_after(3, 100_000_000, registrar, template), start=1):
         assert head.sigma_m >= 0.03 * k
 
 
 def test_the_cover_of_a_stray_does_not_grow(registrar, template):
     """At 30 frames a second one that was seen twice took 2 % of all images for half a second."""
-    stray = displaced(np.random.default_rng(1), template, np.eye(4), 0.0, 0, 0.03)
-    for k in range(2):
-        registrar([body_of(stray)], {}, k * 33_000_000)
-    for k in range(1, 11):
-        lost = replace(stray, method="predicted", covariance=(0.03 * k) ** 2 * np.eye(3))
-        head = registrar([body_of(lost)], {}, (k + 1) * 33_000_000)[0]
-    assert head.sigma_m < 0.1
+    assert lost_after(2, 33_000_000, registrar, template)[-1].sigma_m < 0.1
 
 
 def test_a_registration_that_some_of_the_depth_speaks_against_is_doubted(

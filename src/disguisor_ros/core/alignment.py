@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disguisor_ros.core.covariance import bounded, largest_sigma
+from disguisor_ros.core.covariance import bounded
 from disguisor_ros.core.depth_evidence import Evidence
 from disguisor_ros.core.distance_field import CAP_M
 from disguisor_ros.core.head_template import HeadTemplate
@@ -41,12 +41,10 @@ SCALE_SIGMA = 0.04
 FREE_SIGMA_M = 0.010
 FREE_KERNEL_M = 0.03
 
-#: Prediction: least standard deviation, metres; rotation is as far off as that at this arm,
-#: metres, within these bounds, degrees (in simulated rooms 6 to 9 about each axis, wherever the
-#: body is).
+#: Prediction: least standard deviation of the place, metres, and that of the turn about each axis,
+#: degrees (in simulated rooms 6 to 9, however well the place is known).
 PRIOR_FLOOR_M = 0.02
-PRIOR_ARM_M = 0.08
-PRIOR_DEG = (8.0, 12.0)
+PRIOR_DEG = 12.0
 
 
 @dataclass
@@ -76,10 +74,8 @@ class Registration:
 
 def prior_covariance(place: np.ndarray) -> np.ndarray:
     """Covariance (6, 6) of a head of whose place this is known, (3, 3), before registration."""
-    place = bounded(place, PRIOR_FLOOR_M)
-    turn = np.clip(largest_sigma(place) / PRIOR_ARM_M, *np.deg2rad(PRIOR_DEG))
-    covariance = turn**2 * np.eye(6)
-    covariance[:3, :3] = place
+    covariance = np.deg2rad(PRIOR_DEG) ** 2 * np.eye(6)
+    covariance[:3, :3] = bounded(place, PRIOR_FLOOR_M)
     return covariance
 
 

@@ -280,8 +280,8 @@ def _surroundings(image, hidden, cover: Cover, room: np.ndarray, rgb) -> np.ndar
     )
     inner = (slice(top, top + cover.reach.shape[0]), slice(left, left + cover.reach.shape[1]))
     seen = ~hidden[ring]
-    own = False if cover.head is None else cover.head & seen[inner]
-    if np.count_nonzero(own) <= _OWN_SHARE * np.count_nonzero(cover.head):
+    own = None if cover.head is None else cover.head & seen[inner]
+    if own is None or np.count_nonzero(own) <= _OWN_SHARE * np.count_nonzero(cover.head):
         return _continued(image[ring], seen, room, rgb)[inner]
     seen[inner] &= ~own
     around = _continued(image[ring], seen, room, rgb)[inner]

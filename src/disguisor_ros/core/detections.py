@@ -137,7 +137,7 @@ def similarity(pixels_a, pixels_b, weight, area) -> np.ndarray:
     offset = pixels_a - pixels_b
     distance2 = np.einsum("...a,...a->...", offset, offset)
     exponent = distance2 / (8.0 * COCO_SIGMA**2 * np.maximum(area, 1.0)[..., None])
-    agreement = np.exp(-exponent) * weight
+    agreement = np.exp(-np.where(weight > 0, exponent, 0.0)) * weight
     return agreement.sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1e-9)
 
 
