@@ -3,6 +3,7 @@
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.covariance import pose_covariance
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.types import DepthView, Head
 
@@ -46,14 +47,15 @@ def front_camera(name="cn01", distortion=(), shift_m=0.0, width=WIDTH, height=HE
 
 
 def head_at(
-    template, x=2.0, y=0.0, z=0.0, away_deg=0.0, track_id=1, sigma_m=0.005, confidence=0.9
-):
+    template, x=2.0, y=0.0, z=0.0, away_deg=0.0, track_id=1, sigma_m=0.005, confidence=0.9,
+    turn_deg=2.0,
+):  # fmt: skip
     """Head that looks at a camera in the origin when it stands on the x axis."""
     yaw = np.deg2rad(180.0 + away_deg)
     pose = np.eye(4)
     pose[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
     pose[:3, 3] = x, y, z
-    covariance = sigma_m**2 * np.eye(3)
+    covariance = pose_covariance(sigma_m**2 * np.eye(3), turn_deg)
     return Head(track_id, pose, template.place(pose), covariance, "registered", confidence)
 
 

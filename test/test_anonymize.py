@@ -99,7 +99,7 @@ def test_face_is_claimed_when_the_camera_itself_saw_it():
 def test_how_far_away_a_face_is_does_not_matter_where_it_is_seen():
     """In rooms of one camera without depth no face was claimed at all."""
     head = head_at(TEMPLATE)
-    head.covariance, head.confidence = np.diag([0.4**2, 0.01**2, 0.01**2]), 0.02
+    head.covariance[:3, :3], head.confidence = np.diag([0.4**2, 0.01**2, 0.01**2]), 0.02
     keypoints = keypoints_of(CAMERA, head, TEMPLATE)
     assert len(claims(replace(room(), [head], keypoints=keypoints))) == 1
     assert claims(replace(room(), [head])) == []
@@ -402,7 +402,7 @@ def test_cover_grows_with_uncertainty():
 def reached(covariance, **place):
     """Box (left, top, right, bottom) of what is covered for a head that is so uncertain."""
     head = head_at(TEMPLATE, **place)
-    head.covariance = np.diag(np.square(covariance))
+    head.covariance[:3, :3] = np.diag(np.square(covariance))
     touched = changed(room(), replace(room(), [head]))
     rows, columns = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
     return np.array([columns[0], rows[0], columns[-1], rows[-1]])
@@ -431,7 +431,7 @@ def test_a_head_that_may_be_half_a_metre_off_is_covered_there():
 def unsure_head(place, way):
     """Head at a place (3,), known to 1 cm except along a way (3,): to that standard deviation."""
     head = head_at(TEMPLATE, *place)
-    head.covariance = np.outer(way, way) + 0.01**2 * np.eye(3)
+    head.covariance[:3, :3] = np.outer(way, way) + 0.01**2 * np.eye(3)
     return head
 
 

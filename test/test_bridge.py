@@ -21,7 +21,7 @@ def head(track_id=3):
     tf[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
     tf[:3, 3] = [1, 2, 1.7]
     vertices = np.arange(12, dtype=np.float32).reshape(4, 3)
-    covariance = np.diag([4e-4, 1e-4, 1e-4])
+    covariance = np.diag([4e-4, 1e-4, 1e-4, 9e-4, 9e-4, 4e-4])
     covariance[0, 1] = covariance[1, 0] = 1e-4
     return Head(track_id, tf, vertices, covariance, "registered", 0.75)
 
@@ -317,10 +317,12 @@ def test_coarse_triangles_keep_the_shape_on_the_mesh_own_vertices():
     assert area == pytest.approx(4 * np.pi, rel=0.06)
 
 
-@pytest.mark.parametrize("bad", [np.diag([1, 1, -1.0]), np.triu(np.ones((3, 3))), np.eye(3) * 1e9])
+@pytest.mark.parametrize(
+    "bad", [np.diag([1, 1, 1, 1, 1, -1.0]), np.triu(np.ones((6, 6))), np.eye(6) * 1e9]
+)
 def test_a_covariance_that_is_none_is_refused(bad):
     message = messages.write_heads([head()], frame_set())
-    message.heads[0].covariance = bad.ravel()
+    message.heads[0].pose.covariance = bad.ravel()
     with pytest.raises(ValueError, match="head 3: covariance"):
         messages.read_heads(message)
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disguisor_ros.core.covariance import bounded, grown, grown_along, largest_sigma
+from disguisor_ros.core.covariance import bounded, grown_along, largest_sigma, pose_covariance
 
 
 def test_largest_sigma_is_that_of_the_worst_direction():
@@ -24,10 +24,17 @@ def test_what_is_within_the_bounds_is_not_changed(numbers):
     np.testing.assert_allclose(bounded(root @ root.T), root @ root.T, atol=1e-9)
 
 
+def test_a_pose_is_known_in_place_and_in_turn():
+    place = np.array([[0.04, 0.01, 0], [0.01, 0.01, 0], [0, 0, 0.09]])
+    out = pose_covariance(place, 180 / np.pi)
+    np.testing.assert_allclose(out[:3, :3], place)
+    np.testing.assert_allclose(out[3:, 3:], np.eye(3))
+    assert not out[:3, 3:].any() and not out[3:, :3].any()
+
+
 def test_grown_standard_deviations():
-    """0.1, 0.2 and 0.3 m: all larger by 5 cm, or only the one along a way of 5 cm."""
+    """0.1, 0.2 and 0.3 m: only the one along a way of 5 cm is larger, by that."""
     covariance = np.diag([0.01, 0.04, 0.09])
-    np.testing.assert_allclose(grown(covariance, 0.05), np.diag([0.15, 0.25, 0.35]) ** 2)
     out = grown_along(covariance, np.array([0, -0.05, 0]))
     np.testing.assert_allclose(out, np.diag([0.1, 0.25, 0.3]) ** 2)
     np.testing.assert_array_equal(grown_along(covariance, np.zeros(3)), covariance)

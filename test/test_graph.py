@@ -86,7 +86,8 @@ def test_faces_are_replaced_and_nothing_else_is_touched(anonymized):
             if nose[2] > 0:
                 x, y = nose[:2].astype(int)
                 around = changed[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
-                assert changed[y, x] and around.mean() > 0.8  # another head may be in front
+                # Another head may be in front, or the nose lie behind the edge of its own.
+                assert changed[y, x] and around.mean() > 0.6
 
 
 def test_people_keep_their_numbers_and_meshes_are_recorded(anonymized):

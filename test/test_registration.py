@@ -11,7 +11,9 @@ import pytest
 from disguisor_ros.core.alignment import Registration, head_scale
 from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.covariance import pose_covariance
 from disguisor_ros.core.depth_evidence import gather
+from disguisor_ros.core.head_pose import TURN_DEG
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
 from disguisor_ros.core.registration import MAX_SHIFT_M, HeadRegistrar, plausible
@@ -132,9 +134,14 @@ def test_a_head_that_may_be_anywhere_is_not_laid_on_what_is_near(registrar, scen
     """
     rough = displaced(np.random.default_rng(9), template, scene.tf_world_head, 0.05, 5, 0.03)
     along = rough.tf_world_head[:3, 0]
-    rough = replace(rough, covariance=rough.covariance + 0.4**2 * np.outer(along, along))
+    rough.covariance[:3, :3] += 0.4**2 * np.outer(along, along)
     head = registrar([body_of(rough)], scene.depth, 0)[0]
     assert head.method == "keypoints" and head.sigma_m >= 0.4
+
+
+def known_to(sigma_m):
+    """Covariance of a head whose place is known to so much, and whose turn keypoints tell."""
+    return pose_covariance(sigma_m**2 * np.eye(3), TURN_DEG)
 
 
 def unseen(head, template, shift_m):
@@ -142,8 +149,8 @@ def unseen(head, template, shift_m):
     pose = head.tf_world_head.copy()
     pose[:3, 3] += [shift_m, 0, 0]
     return replace(
-        head, tf_world_head=pose, vertices=template.place(pose), covariance=0.2**2 * np.eye(3),
-        method="predicted", confidence=0.1,
+        head, tf_world_head=pose, vertices=template.place(pose), method="predicted",
+        covariance=known_to(0.2), confidence=0.1,
     )  # fmt: skip
 
 
@@ -158,7 +165,7 @@ def test_head_that_no_detector_sees_stays_where_depth_shows_it(registrar, scene,
         assert error(head, scene.tf_world_head)[0] < 0.012
     # How it is turned is the less known the longer it was not seen.
     seen = registrar([body_of(rough)], scene.depth, 1_200_000_000)[0]
-    assert seen.sigma_m < head.sigma_m < 0.2
+    assert head.sigma_m < 0.02 and 1.5 * seen.turn_sigma < head.turn_sigma < np.pi
 
 
 def test_a_head_of_which_little_is_measured_is_known_less_well(registrar, scene, template):
@@ -178,7 +185,7 @@ def lost_after(looks, step_ns, registrar, template):
     """Ten heads of somebody who is seen ``looks`` times, then predicted, ever worse by 3 cm."""
     seen = displaced(np.random.default_rng(1), template, np.eye(4), 0.0, 0, 0.03)
     worse = [
-        replace(seen, method="predicted", covariance=(0.03 * k) ** 2 * np.eye(3))
+        replace(seen, method="predicted", covariance=known_to(0.03 * k))
         for k in range(1, 11)
     ]
     heads = [
@@ -227,9 +234,7 @@ def test_head_is_not_held_against_keypoints_of_several_views(registrar, scene, t
     """Somebody else stands where he stood; his own keypoints say where he is now."""
     rough = displaced(np.random.default_rng(8), template, scene.tf_world_head, 0.02, 5, 0.03)
     registrar([body_of(rough)], scene.depth, 0)
-    moved = replace(
-        unseen(rough, template, 0.6), method="keypoints", covariance=0.03**2 * np.eye(3)
-    )
+    moved = replace(unseen(rough, template, 0.6), method="keypoints", covariance=known_to(0.03))
     head = registrar([body_of(moved)], scene.depth, 200_000_000)[0]
     assert error(head, moved.tf_world_head)[0] < 0.2
 
@@ -243,7 +248,7 @@ def test_keypoints_of_one_view_keep_a_head_known(registrar, scene, template):
         vague = displaced(rng, template, scene.tf_world_head, 0.03, 8, 0.10)
         head = registrar([body_of(vague)], depth, k * 200_000_000)[0]
         assert head.method == "registered"
-        sigma.append(head.sigma_m)
+        sigma.append(head.turn_sigma)
     assert sigma[-1] < 1.2 * sigma[0]
 
 
@@ -258,18 +263,18 @@ def test_an_ear_of_a_body_that_is_far_off_does_not_tell_how_a_head_is_turned(
     astray[:3, :3] = astray[:3, :3] @ exp_so3(np.array([0, 0, np.pi / 2]))
     astray[:3, 3] += [0.4, 0, 0]
     by_ear = replace(
-        rough, tf_world_head=astray, vertices=template.place(astray), covariance=0.4**2 * np.eye(3)
+        rough, tf_world_head=astray, vertices=template.place(astray), covariance=known_to(0.4)
     )
     head = registrar([body_of(by_ear)], scene.depth, 600_000_000)[0]
     assert head.method == "registered" and error(head, scene.tf_world_head)[0] < 0.03
-    assert head.sigma_m > 0.05  # the cover reaches 9 cm around the face
+    assert head.turn_sigma > np.pi / 4  # all of the head is covered
     missed = replace(by_ear, method="predicted")
     head = registrar([body_of(missed)], scene.depth, 800_000_000)[0]
-    assert head.method == "registered" and head.sigma_m > 0.05
+    assert head.method == "registered" and head.turn_sigma > np.pi / 4
     sure = displaced(rng, template, scene.tf_world_head, 0.02, 5, 0.03)
     for k in range(5):
         head = registrar([body_of(sure)], scene.depth, 1_000_000_000 + k * 200_000_000)[0]
-    assert head.sigma_m < 0.03
+    assert head.turn_sigma < np.deg2rad(15)
 
 
 def test_a_head_is_not_followed_to_where_depth_agrees_less(

@@ -240,7 +240,7 @@ def test_a_lost_head_is_held_around_its_face_and_not_around_all_that_was_covered
     """Who was covered far to both sides was held with an ellipse around that, half an image."""
     face = drawn(FACE)[0].upper | drawn(FACE)[0].lower
     wide = head_at(TEMPLATE)
-    wide.covariance = np.diag([0.01, 0.3, 0.01]) ** 2
+    wide.covariance[:3, :3] = np.diag([0.01, 0.3, 0.01]) ** 2
     covers = drawn(wide)
     covers[0].region.confidence = 0.9
     net = SafetyNet()

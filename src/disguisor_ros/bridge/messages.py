@@ -10,7 +10,7 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Pose
+from geometry_msgs.msg import Pose, PoseWithCovariance
 
 from disguisor_msgs import msg
 from disguisor_ros.core.rotations import from_quaternion, to_quaternion
@@ -170,7 +170,7 @@ def read_head(message: msg.Head) -> Head:
         If a number is not finite, the quaternion is not a rotation, the covariance none or the
         mesh is cut short.
     """
-    p, q = message.pose.position, message.pose.orientation
+    p, q = message.pose.pose.position, message.pose.pose.orientation
     numbers = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
     vertices = np.array(message.vertices, dtype=np.float32)
     _check_finite(numbers, f"head {message.track_id}: pose", _MAX_METRE)
@@ -181,7 +181,7 @@ def read_head(message: msg.Head) -> Head:
         raise ValueError(f"head {message.track_id} is malformed")
     if not 0 <= message.confidence <= 1:
         raise ValueError(f"head {message.track_id}: confidence is out of range")
-    covariance = np.array(message.covariance, dtype=np.float64).reshape(3, 3)
+    covariance = np.array(message.pose.covariance, dtype=np.float64).reshape(6, 6)
     _check_finite(covariance, f"head {message.track_id}: covariance", _MAX_METRE**2)
     tiny = 1e-6 * np.abs(covariance).max()
     skew = np.abs(covariance - covariance.T).max()
@@ -213,8 +213,7 @@ def write_head(head: Head) -> msg.Head:
     )
     return msg.Head(
         track_id=head.track_id,
-        pose=pose,
-        covariance=head.covariance.ravel(),
+        pose=PoseWithCovariance(pose=pose, covariance=head.covariance.ravel()),
         method=_METHODS.index(head.method),
         confidence=float(np.clip(head.confidence, 0, 1)),
         vertices=flat(head.vertices),

@@ -41,10 +41,8 @@ SCALE_SIGMA = 0.04
 FREE_SIGMA_M = 0.010
 FREE_KERNEL_M = 0.03
 
-#: Prediction: least standard deviation of the place, metres, and that of the turn about each axis,
-#: degrees (in simulated rooms 6 to 9, however well the place is known).
+#: Least standard deviation of the place of a prediction, metres.
 PRIOR_FLOOR_M = 0.02
-PRIOR_DEG = 12.0
 
 
 @dataclass
@@ -72,10 +70,10 @@ class Registration:
     area_m2: float
 
 
-def prior_covariance(place: np.ndarray) -> np.ndarray:
-    """Covariance (6, 6) of a head of whose place this is known, (3, 3), before registration."""
-    covariance = np.deg2rad(PRIOR_DEG) ** 2 * np.eye(6)
-    covariance[:3, :3] = bounded(place, PRIOR_FLOOR_M)
+def prior_covariance(head: Head) -> np.ndarray:
+    """Covariance (6, 6) of a head before registration."""
+    covariance = head.covariance.copy()
+    covariance[:3, :3] = bounded(covariance[:3, :3], PRIOR_FLOOR_M)
     return covariance
 
 
@@ -111,7 +109,7 @@ class Alignment:
         self.center = head.tf_world_head[:3, 3]
         self.scale = head_scale(head, template)
         self.prior = np.diag([0.0] * 6 + [SCALE_SIGMA**-2, CAP_M[1] ** -2])
-        self.prior[:6, :6] = np.linalg.inv(prior_covariance(head.covariance))
+        self.prior[:6, :6] = np.linalg.inv(prior_covariance(head))
 
     def solve(self) -> Registration:
         """Descend from many starts on few points, then from the best on more."""

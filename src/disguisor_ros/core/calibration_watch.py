@@ -87,9 +87,10 @@ class CalibrationWatch:
         if not self.covariance.any():
             return heads
         across = camera.tf_camera_world[:2, :3]
-        more = across.T @ self.covariance @ across
+        more = np.zeros((6, 6))
+        more[:3, :3] = across.T @ self.covariance @ across
         return [
-            replace(h, covariance=h.covariance + more) if h.covariance.shape == (3, 3) else h
+            replace(h, covariance=h.covariance + more) if h.covariance.shape == (6, 6) else h
             for h in heads
         ]
 

@@ -22,10 +22,9 @@ from disguisor_ros.core.rendering import Window, diffuse
 from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
 
-#: Standard deviation of the place, metres, from which the whole side of a head is covered that is
-#: turned away by so much, degrees: such heads were seen turned by 30 degrees more than they are,
-#: and a cheek left open.
-DOUBT_SIGMA_M = 0.012
+#: Standard deviation of the turn, radians, from which the whole side of a head is covered that is
+#: turned away by so much, degrees: one of a hundred such heads is turned by 30 to 60 degrees.
+DOUBT_TURN = np.deg2rad(8.0)
 _DOUBT_DEG = 80.0
 
 #: Where a whole head is covered, what depth shows is left alone where it cannot be the head: this
@@ -240,8 +239,10 @@ def _reach(camera, one: PosedHead, template, crop: Crop, hits) -> np.ndarray:
     head = crop.enlarge(known)
     if one.unsure:
         return _hull(one.ends_px - (crop.window.x, crop.window.y), head.shape)
-    half_hidden = one.sigma_m > DOUBT_SIGMA_M and one.turn_deg > _DOUBT_DEG
-    on_sought = template.on_front if half_hidden else template.on_face
+    # Of a head that is turned a little more the face reaches farther over it, not beyond its edge.
+    on_sought = template.from_face_m <= one.turned_m
+    if one.turn_sigma > DOUBT_TURN and one.turn_deg > _DOUBT_DEG:
+        on_sought = on_sought | template.on_front
     sought = crop.enlarge(known & on_sought[hits.triangle])
     if not sought.any():
         return sought

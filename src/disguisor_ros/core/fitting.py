@@ -256,7 +256,7 @@ class BodyFitter:
             tf_world_head[:3, :3], tf_world_head[:3, 3] = state.rotation, state.translation
             head = Head(
                 person.track_id, tf_world_head, self.template.place(tf_world_head, state.scale),
-                state.place, state.method, state.confidence,
+                state.told, state.method, state.confidence,
             )  # fmt: skip
             landmarks = self.head_solver.landmarks(state)
             bodies.append(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from disguisor_ros.core.covariance import place_confidence
+from disguisor_ros.core.covariance import place_confidence, pose_covariance
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.least_squares import levenberg_marquardt
 from disguisor_ros.core.observations import Observations
@@ -45,6 +45,10 @@ CORRELATED_KEYPOINTS = 4.0
 #: No pose is known better than this: detectors err alike from frame to frame.
 FLOOR_M = 0.012
 FLOOR_DEG = 6.0
+
+#: Standard deviation of the turn of a head about each axis when keypoints tell it, degrees (in
+#: simulated rooms 7 to 10, however well the place is known).
+TURN_DEG = 12.0
 
 #: Levenberg-Marquardt steps at most.
 _ITERATIONS = 10
@@ -85,6 +89,11 @@ class HeadState:
     def confidence(self) -> float:
         """Confidence, 0 to 1, in a head whose place is known so well."""
         return place_confidence(np.trace(self.place) / 3)
+
+    @property
+    def told(self) -> np.ndarray:
+        """Covariance (6, 6) of the head as others are told it: its face, and how it is turned."""
+        return pose_covariance(self.place, TURN_DEG)
 
     def carried(self, moved: np.ndarray, spread: np.ndarray, stamp_ns: int) -> HeadState:
         """The head of somebody whom no camera sees, moved with the body since it was seen.

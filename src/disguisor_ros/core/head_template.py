@@ -83,6 +83,14 @@ class HeadTemplate:
         return self.face[self.faces].all(axis=1)
 
     @cached_property
+    def from_face_m(self) -> np.ndarray:
+        """How far triangles reach out of the face region, shape (F,), metres; 0 on the face."""
+        from scipy.spatial import KDTree  # not where heads are only placed
+
+        away_m, _ = KDTree(self.vertices[self.face]).query(self.vertices)
+        return away_m[self.faces].max(axis=1)
+
+    @cached_property
     def on_front(self) -> np.ndarray:
         """Which triangles lie before the ears, between chin and hairline, shape (F,), bool."""
         x, _, z = self.vertices.T

@@ -8,14 +8,19 @@ import cv2
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.covariance import MARGIN_SIGMAS, bounded
+from disguisor_ros.core.covariance import (
+    MARGIN_SIGMAS,
+    bounded,
+    largest_sigma,
+    pose_covariance,
+)
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.rendering import Window
 from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import Head
 
 #: Cover reaches this far around the face, metres: what the template's face may be too small.
-MARGIN_M = 0.005
+MARGIN_M = 0.007
 
 #: ... but no less than this, pixels: small faces in small images.
 MIN_MARGIN_PX = 2.0
@@ -23,20 +28,19 @@ MIN_MARGIN_PX = 2.0
 #: ... and :data:`MARGIN_SIGMAS` of the head's position across the view, up to a limit, metres.
 MAX_MARGIN_M = 0.60
 
-#: Of a face that is turned away an edge is seen, which a small error of the turn moves far over
-#: the head: so much more is covered then, metres, between these angles, degrees.
-TURNED_M = 0.006
-_TURNED_DEG = (80.0, 110.0)
+#: Distance of the face from the middle of the head, about which it turns, metres.
+FACE_ARM_M = 0.09
 
-#: Standard deviation of the place, metres, from which the whole head is covered and not only its
-#: face: who is that badly known may be turned any way.
+#: Standard deviation of the place of the face, metres, by that of the head and by its turn, from
+#: which the whole head is covered and not only its face.
 UNSURE_SIGMA_M = 0.06
 
 #: Breathing masks and respirators stand out before mouth and nose, metres.
 MUZZLE_M = 0.05
 
-#: Standard deviation, metres, of a head whose own covariance is none.
+#: Standard deviations, metres and degrees, of a head whose own covariance is none.
 UNKNOWN_SIGMA_M = 0.1
+UNKNOWN_TURN_DEG = 30.0
 
 #: A head's window is found from every so many of its vertices, which miss at most so much, metres.
 _SPARSE = 16
@@ -55,9 +59,11 @@ class PosedHead:
     """A head in one camera's frame, with the window that it takes up in the image.
 
     ``sigma_m`` is the standard deviation per axis, ``along_m`` that along the view and ``aside_m``
-    the worst across it. ``margin_px`` is how far the cover reaches around the face. Who is unsure
-    may be farther off in one direction: ``ends_px`` (N, 2) are points around the head, margin
-    included, as it looks at both ends of that; none for others.
+    the worst across it; ``turn_sigma`` is that of the head's rotation, radians. ``margin_px`` is
+    how far the cover reaches around the face in the image, ``turned_m`` how far it reaches before
+    over the surface of the head. Who is unsure may be farther off in one direction: ``ends_px``
+    (N, 2) are points around the head, margin included, as it looks at both ends of that; none for
+    others.
     """
 
     head: Head
@@ -69,6 +75,7 @@ class PosedHead:
     sigma_m: float
     along_m: float
     aside_m: float
+    turn_sigma: float
     margin_px: float
     ends_px: np.ndarray
     px_per_m: float
@@ -79,6 +86,11 @@ class PosedHead:
     def unsure(self) -> bool:
         """Whether all that the head may look like is covered, and not only its face."""
         return len(self.ends_px) > 0
+
+    @property
+    def turned_m(self) -> float:
+        """How far over the surface of the head the face may reach when it is turned, metres."""
+        return MARGIN_SIGMAS * self.turn_sigma * FACE_ARM_M
 
     @property
     def forward_px(self) -> np.ndarray:
@@ -102,7 +114,8 @@ def pose_head(
     if vertices.shape != template.vertices.shape or not np.isfinite(vertices).all():
         vertices = template.place(tf_world_head)
     to_camera = camera.tf_camera_world[:3, :3]
-    covariance = to_camera @ _covariance(head) @ to_camera.T
+    place, turn = _covariances(head)
+    covariance = to_camera @ place @ to_camera.T
     nearest_m = 2 * template.radius
     vertices = camera.to_camera(vertices)
     center = vertices.mean(axis=0)
@@ -122,9 +135,9 @@ def pose_head(
         left_m = np.linalg.norm(sighting.off_m - sighting.shift_px / px_per_m)
         across = bounded(across, most=max(UNSURE_SIGMA_M, left_m))
     (thin_m, aside_m), directions = _axes(across)
-    turned_m = TURNED_M * np.interp(turn_deg, _TURNED_DEG, (0.0, 1.0))
-    unsure = not detected and aside_m > UNSURE_SIGMA_M
-    margin_m = MARGIN_M + turned_m + MARGIN_SIGMAS * (thin_m if unsure else aside_m)
+    turn_sigma = largest_sigma(turn)
+    unsure = not detected and np.hypot(aside_m, FACE_ARM_M * turn_sigma) > UNSURE_SIGMA_M
+    margin_m = MARGIN_M + MARGIN_SIGMAS * (thin_m if unsure else aside_m)
     margin_m = min(margin_m, MAX_MARGIN_M)
     margin_px = max(margin_m * px_per_m, MIN_MARGIN_PX)
     around_px = max(margin_px, MUZZLE_M * px_per_m)
@@ -144,7 +157,7 @@ def pose_head(
     sigma_m = float(np.sqrt(np.trace(covariance) / 3))
     return PosedHead(
         head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, along_m, aside_m,
-        margin_px, ends_px, px_per_m, window, rotation[:, 0],
+        turn_sigma, margin_px, ends_px, px_per_m, window, rotation[:, 0],
     )  # fmt: skip
 
 
@@ -226,12 +239,13 @@ def _ends(
     return ends[np.isfinite(ends).all(axis=1)]
 
 
-def _covariance(head: Head) -> np.ndarray:
-    """Covariance of a head's place, shape (3, 3); a large one when its own makes no sense."""
+def _covariances(head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """Covariances of a head's place and turn, (3, 3); large ones when its own makes no sense."""
     covariance = np.asarray(head.covariance, dtype=np.float64)
-    if covariance.shape != (3, 3) or not np.isfinite(covariance).all():
-        return UNKNOWN_SIGMA_M**2 * np.eye(3)
-    return bounded((covariance + covariance.T) / 2)
+    if covariance.shape != (6, 6) or not np.isfinite(covariance).all():
+        covariance = pose_covariance(UNKNOWN_SIGMA_M**2 * np.eye(3), UNKNOWN_TURN_DEG)
+    covariance = (covariance + covariance.T) / 2
+    return bounded(covariance[:3, :3]), bounded(covariance[3:, 3:])
 
 
 def _axes(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

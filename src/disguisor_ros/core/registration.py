@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from disguisor_ros.core.alignment import Alignment, Registration, head_scale, prior_covariance
-from disguisor_ros.core.covariance import MARGIN_SIGMAS, bounded, grown, grown_along
+from disguisor_ros.core.covariance import MARGIN_SIGMAS, bounded, grown_along, pose_covariance
 from disguisor_ros.core.depth_evidence import Evidence, gather
 from disguisor_ros.core.distance_field import DistanceField
-from disguisor_ros.core.head_pose import WALK_DEG
+from disguisor_ros.core.head_pose import TURN_DEG, WALK_DEG
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
 from disguisor_ros.core.rotations import angle_between
@@ -37,12 +37,12 @@ MOST_SIGMA_M = 0.15
 CONTRADICTED_SIGMA_M = 0.06
 
 #: Covariance that all registrations have: shape of the head, sensor, calibration ...
-REGISTERED_NOISE = np.diag([0.004**2] * 3 + [np.deg2rad(2.5) ** 2] * 3)
+REGISTERED_NOISE = np.diag([0.0035**2] * 3 + [np.deg2rad(2.2) ** 2] * 3)
 
 #: ... of heads of which so much was measured, square metres. The standard deviation grows as that
 #: area over the one that was measured, up to so many times: a pillow, a cap, half a face.
-WELL_SEEN_M2 = 0.1
-MOST_NOISE = 5.0
+WELL_SEEN_M2 = 0.115
+MOST_NOISE = 5.7
 
 #: ... and with such a share of the surface that speaks against it (seen in simulated rooms: errors
 #: of the turn are as large as claimed at 1 - 0.025, three times as large below 1 - 0.07).
@@ -50,9 +50,6 @@ MISFIT = 0.03
 
 #: How many standard deviations of such measurements a calm head may be off before it follows.
 MOST_SLACK = 3.0
-
-#: Distance of the face from the middle of the head, metres.
-FACE_ARM_M = 0.08
 
 #: The cover of people who are not seen grows; not of who was seen at fewer instants than this:
 #: most such are stray detections.
@@ -186,7 +183,9 @@ class HeadRegistrar:
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
-                head = replace(head, covariance=bounded(head.covariance, CONTRADICTED_SIGMA_M))
+                covariance = head.covariance.copy()
+                covariance[:3, :3] = bounded(covariance[:3, :3], CONTRADICTED_SIGMA_M)
+                head = replace(head, covariance=covariance)
             found = None
         return head, found
 
@@ -205,7 +204,7 @@ class HeadRegistrar:
         vertices = self.template.place(tf_world_head, scale)
         return replace(
             still.head, tf_world_head=tf_world_head, vertices=vertices,
-            covariance=STILL_SIGMA_M**2 * np.eye(3),
+            covariance=pose_covariance(STILL_SIGMA_M**2 * np.eye(3), TURN_DEG),
         )  # fmt: skip
 
     def _read(self, head: Head, others, depth, expected=None) -> Registration | None:
@@ -252,7 +251,7 @@ class HeadRegistrar:
         else:
             rotation, translation = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
             scale = head_scale(head, self.template)
-            covariance, slack = prior_covariance(head.covariance), 1.0
+            covariance, slack = prior_covariance(head), 1.0
             method, confidence = head.method, head.confidence
         track = self._filters.get(head.track_id)
         if track is None:
@@ -263,19 +262,17 @@ class HeadRegistrar:
         tf_world_head = np.eye(4)
         tf_world_head[:3, :3] = track.steady_rotation
         tf_world_head[:3, 3] = track.steady_translation
-        place, turn = track.covariance[:3, :3], track.covariance[3:, 3:]
+        covariance = track.covariance
         track.looks += method != "predicted"
         if method == "predicted" and track.looks >= ENOUGH_LOOKS:
             # Nobody looked: a prediction that is made again and again is no better known.
-            place = head.covariance
-        swung = FACE_ARM_M**2 * np.trace(turn) * 2 / 9
+            covariance[:3, :3] = head.covariance[:3, :3]
         # All that the filter's own pose would have covered is covered from the calm one too.
-        off, turned = track.calmed
-        place = grown_along(place + swung * np.eye(3), off / MARGIN_SIGMAS)
-        place = grown(place, FACE_ARM_M * np.linalg.norm(turned) / MARGIN_SIGMAS)
+        for part, off in zip((np.s_[:3, :3], np.s_[3:, 3:]), track.calmed, strict=True):
+            covariance[part] = grown_along(covariance[part], off / MARGIN_SIGMAS)
         return Head(
             head.track_id, tf_world_head, self.template.place(tf_world_head, scale),
-            place, method, confidence,
+            covariance, method, confidence,
         )  # fmt: skip
 
 

@@ -94,9 +94,10 @@ class Head:
         of the face, y to the person's left, z up out of the crown (REP-103 body axes), metres.
     vertices : ndarray, shape (V, 3), float32, metres, world
         Vertices of the head mesh; faces and face region are those of the head template.
-    covariance : ndarray, shape (3, 3), square metres, world
-        Of the position of the middle of the face. Cover grows with it, in each image in the
-        directions in which the head may be off there.
+    covariance : ndarray, shape (6, 6)
+        Of the position (metres) and the rotation (radians) of the head about the world axes.
+        Cover grows with it: in each image in the directions in which the head may be off there,
+        and over the surface of the head as far as it may be turned.
     method : str
         How the pose was found: ``registered`` (to depth), ``keypoints``, ``body`` or
         ``predicted``.
@@ -114,7 +115,12 @@ class Head:
     @property
     def sigma_m(self) -> float:
         """Standard deviation of the position in the direction that is known worst, metres."""
-        return largest_sigma(self.covariance)
+        return largest_sigma(self.covariance[:3, :3])
+
+    @property
+    def turn_sigma(self) -> float:
+        """Standard deviation of the rotation about the axis that is known worst, radians."""
+        return largest_sigma(self.covariance[3:, 3:])
 
 
 @dataclass

@@ -9,6 +9,8 @@ import open3d as o3d
 
 from disguisor_ros.core.body_models import BodyModel, read_anny
 from disguisor_ros.core.cameras import Camera, look_at
+from disguisor_ros.core.covariance import pose_covariance
+from disguisor_ros.core.head_pose import TURN_DEG
 from disguisor_ros.core.head_template import HeadTemplate, vertex_normals
 from disguisor_ros.core.rotations import exp_so3, yaw_matrix
 from disguisor_ros.core.types import DepthView, Head
@@ -173,5 +175,5 @@ def displaced(
     tf_world_head[:3, 3] += shift / np.linalg.norm(shift) * shift_m
     turn = exp_so3(axis / np.linalg.norm(axis) * np.deg2rad(turn_deg))
     tf_world_head[:3, :3] = turn @ truth[:3, :3]
-    covariance = sigma_m**2 * np.eye(3)
+    covariance = pose_covariance(sigma_m**2 * np.eye(3), TURN_DEG)
     return Head(1, tf_world_head, template.place(tf_world_head), covariance, "keypoints", 0.9)
