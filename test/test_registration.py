@@ -168,6 +168,23 @@ def test_head_that_no_detector_sees_stays_where_depth_shows_it(registrar, scene,
     assert head.sigma_m < 0.02 and 1.5 * seen.turn_sigma < head.turn_sigma < np.pi
 
 
+def test_a_head_that_depth_alone_holds_does_not_grow(registrar, scene, template, monkeypatch):
+    """A patient's was larger by a twentieth each time: after a second by half, and 8 cm off."""
+    rough = displaced(np.random.default_rng(6), template, scene.tf_world_head, 0.02, 5, 0.03)
+    register = registrar.register
+
+    def larger(head, *args):
+        return replace(register(head, *args), scale=1.05 * head_scale(head, template))
+
+    monkeypatch.setattr(registrar, "register", larger)
+    registrar([body_of(rough)], scene.depth, 0)
+    for k in range(1, 6):
+        lost = unseen(rough, template, 0.4)
+        head = registrar([body_of(lost)], scene.depth, k * 200_000_000)[0]
+        assert head.method == "registered"
+        assert head_scale(head, template) == pytest.approx(1.05, abs=0.001)
+
+
 def test_a_head_of_which_little_is_measured_is_known_less_well(registrar, scene, template):
     """Patients on pillows were taken to be known to 6 mm, and a cheek 3 cm off stayed open."""
     rough = displaced(np.random.default_rng(6), template, scene.tf_world_head, 0.02, 5, 0.03)

@@ -200,7 +200,8 @@ class HeadRegistrar:
             tf_world_head[:3, :3], tf_world_head[:3, 3] = track.predicted(stamp_ns)
         if head.method == "keypoints":
             tf_world_head[:3, :3] = head.tf_world_head[:3, :3]
-        scale = head_scale(still.head, self.template)
+        # As large as the body has it: from one registration to the next it would grow on and on.
+        scale = head_scale(head, self.template)
         vertices = self.template.place(tf_world_head, scale)
         return replace(
             still.head, tf_world_head=tf_world_head, vertices=vertices,
