@@ -142,8 +142,8 @@ def test_who_is_not_seen_is_predicted_then_known_again():
 
 
 def test_who_is_gone_is_not_predicted_for_ever():
-    history = run([lambda t: person(0, 0)], 60, hide=lambda name, frame: frame >= 5)
-    assert history[5] and not history[-1]
+    history = run([lambda t: person(0, 0)], 110, hide=lambda name, frame: frame >= 5)
+    assert history[5] and history[90] and not history[-1]
 
 
 def test_one_view_that_fails_loses_nobody():

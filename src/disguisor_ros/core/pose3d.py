@@ -55,7 +55,7 @@ class PoseEstimator:
     """
 
     def __init__(
-        self, floor_z_m: float | None = None, predict_s: float = 0.7, forget_s: float = 3.0
+        self, floor_z_m: float | None = None, predict_s: float = 3.0, forget_s: float = 3.0
     ):
         if predict_s < 0 or forget_s < predict_s:
             raise ValueError(
