@@ -147,7 +147,7 @@ class Scene:
     def _associate(self) -> list[Group]:
         detections, expected = self.detections, self.expected
         count, tracks = len(detections), len(expected.joints)
-        drawn = track_affinity(detections, expected.joints, expected.covariance, expected.drift)
+        drawn = track_affinity(detections, expected.joints, expected.reach, expected.drift)
         straight, mirrored = affinities(detections, self.floor.z_m, drawn)
         affinity = np.zeros((count + tracks, count + tracks))
         affinity[:count, :count] = np.maximum(straight, mirrored)
@@ -207,7 +207,7 @@ class Scene:
         bones = np.linalg.norm(joints[BONE_A] - joints[BONE_B], axis=1)
         strange = (bones - expected.bones) ** 2 / expected.bone_variance
         off = joints - expected.joints
-        moved = np.einsum("ja,jab,jb->j", off, inverses(expected.covariance), off)
+        moved = np.einsum("ja,jab,jb->j", off, inverses(expected.reach), off)
         costs = np.concatenate([group.result.residual.ravel() ** 2, strange, moved])
         return float(np.nansum(np.minimum(costs, _FAR**2)))
 

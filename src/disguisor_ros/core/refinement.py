@@ -320,8 +320,9 @@ def _ray_equations(observations: Rays, aside2, sigma2):
 def _add_prior(blocks, vector, joints, expected, information) -> None:
     off = joints - expected
     pull = (information @ off[..., None])[..., 0]
-    # A prediction that is far off must not hold the person back: it would show as lag.
-    robust = 1.0 / (1.0 + np.einsum("pja,pja->pj", off, pull) / 9.0)
+    # Joints mostly rest, and now and then go fast: a prediction that is off must not hold the
+    # person back, it would show as lag.
+    robust = 1.0 / (1.0 + np.einsum("pja,pja->pj", off, pull))
     blocks += robust[..., None, None] * information
     vector -= robust[..., None] * pull
 
