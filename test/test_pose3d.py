@@ -384,6 +384,18 @@ def test_one_of_two_views_that_confuses_left_and_right_turns_nobody(yaw, right, 
     assert shoulders @ (body[5] - body[6]) > 0.9 * np.linalg.norm(shoulders) * 0.35
 
 
+@pytest.mark.parametrize("yaw", [0.3, 2.0, 4.5])
+@pytest.mark.parametrize("confused", ["cam1", "cam2"])
+def test_of_two_views_of_somebody_new_the_one_that_confuses_left_and_right_is_known(yaw, confused):
+    """Whichever came first was taken to be wrong: his left was his right."""
+    body = person(0.3, 0.2, yaw)
+    keypoints = seen([body], {name: RIG[name] for name in ("cam1", "cam2")}, 1.0)
+    keypoints[confused] = keypoints[confused][:, MIRROR]
+    (found,) = PoseEstimator(floor_z_m=0.0)(keypoints, RIG, 0)
+    assert len(found.detections) == 2
+    assert np.linalg.norm(found.joints - body, axis=1).mean() < 0.04
+
+
 def test_the_camera_that_comes_back_finds_the_same_person():
     """One view has guessed a tall man's distance wrong; two views measure it."""
     tall = person(0.8, -0.4, yaw=2.0, size=1.25)
