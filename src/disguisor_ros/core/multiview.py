@@ -17,7 +17,7 @@ from disguisor_ros.core.covariance import inverses
 from disguisor_ros.core.detections import Detections, extent_area, similarity
 from disguisor_ros.core.floor import FloorEstimator
 from disguisor_ros.core.placement import Settled, settle
-from disguisor_ros.core.refinement import Held, Prior, carried, solve
+from disguisor_ros.core.refinement import Held, Prior, carried, posture_costs, solve
 from disguisor_ros.core.skeleton import (
     BONE_A,
     BONE_B,
@@ -147,7 +147,7 @@ class Scene:
     def _associate(self) -> list[Group]:
         detections, expected = self.detections, self.expected
         count, tracks = len(detections), len(expected.joints)
-        drawn = track_affinity(detections, expected.joints, expected.covariance, expected.drift)
+        drawn = track_affinity(detections, expected.joints, expected.reach, expected.drift)
         straight, mirrored = affinities(detections, self.floor.z_m, drawn)
         affinity = np.zeros((count + tracks, count + tracks))
         affinity[:count, :count] = np.maximum(straight, mirrored)
@@ -174,11 +174,11 @@ class Scene:
         """Find out which of two views that see somebody has confused left and right, if one has.
 
         With a third view it would be alone. Two may agree on shoulders that have changed places,
-        in the plane of the rays: a body that has turned, and a head that is held to it. Bones and
-        the track tell.
+        in the plane of the rays: a body that has turned, and a head that is held to it. Bones,
+        posture and the track tell.
         """
-        pairs = [g for g in groups if g.track is not None and len(g.detections) == 2]
-        pairs = [g for g in pairs if self._turned(g)]
+        pairs = [g for g in groups if len(g.detections) == 2]
+        pairs = [g for g in pairs if g.track is None or self._turned(g)]
         others = [
             [
                 Group(group.detections, group.track, mirrored)
@@ -190,7 +190,9 @@ class Scene:
         self._solve([one for each in others for one in each])
         for group, each in zip(pairs, others, strict=True):
             best = min(each, key=self._cost)
-            if self._cost(best) < self._cost(group) - _CLEARLY:
+            # Which of the two has confused somebody new was not asked before.
+            asked = group.track is not None or not (group.mirrored and best.mirrored)
+            if self._cost(best) < self._cost(group) - _CLEARLY * asked:
                 group.mirrored, group.result = best.mirrored, best.result
 
     def _turned(self, group: Group) -> bool:
@@ -202,14 +204,17 @@ class Scene:
         return before @ now < _TURNED * np.linalg.norm(before) * np.linalg.norm(now)
 
     def _cost(self, group: Group) -> float:
-        """What speaks against the joints of a tracked person, in squared standard deviations."""
-        expected, joints = self.expected.of(group.track), group.result.joints
+        """What speaks against the joints of a person, in squared standard deviations."""
+        joints, length, variance = group.result.joints, BONE_LENGTH_M, BONE_VARIANCE_M2
+        costs = [group.result.residual.ravel() ** 2, posture_costs(joints[None])[0]]
+        if group.track is not None:
+            expected = self.expected.of(group.track)
+            length, variance = expected.bones, expected.bone_variance
+            off = joints - expected.joints
+            costs.append(np.einsum("ja,jab,jb->j", off, inverses(expected.reach), off))
         bones = np.linalg.norm(joints[BONE_A] - joints[BONE_B], axis=1)
-        strange = (bones - expected.bones) ** 2 / expected.bone_variance
-        off = joints - expected.joints
-        moved = np.einsum("ja,jab,jb->j", off, inverses(expected.covariance), off)
-        costs = np.concatenate([group.result.residual.ravel() ** 2, strange, moved])
-        return float(np.nansum(np.minimum(costs, _FAR**2)))
+        costs.append((bones - length) ** 2 / variance)
+        return float(np.nansum(np.minimum(np.concatenate(costs), _FAR**2)))
 
     def _disowned(self, groups: list[Group]) -> list[Group]:
         """Take detections that do not fit out of their groups, the worst first."""

@@ -190,7 +190,7 @@ class PoseEstimator:
         learn_motion(
             [self.tracks[t] for t in owners],
             expected.joints[owners],
-            expected.covariance[owners],
+            expected.reach[owners],
             result.joints[measured],
             result.covariance[measured],
             np.array([groups[k].drift for k in measured]),

@@ -320,8 +320,9 @@ def _ray_equations(observations: Rays, aside2, sigma2):
 def _add_prior(blocks, vector, joints, expected, information) -> None:
     off = joints - expected
     pull = (information @ off[..., None])[..., 0]
-    # A prediction that is far off must not hold the person back: it would show as lag.
-    robust = 1.0 / (1.0 + np.einsum("pja,pja->pj", off, pull) / 9.0)
+    # Joints mostly rest, and now and then go fast: a prediction that is off must not hold the
+    # person back, it would show as lag.
+    robust = 1.0 / (1.0 + np.einsum("pja,pja->pj", off, pull))
     blocks += robust[..., None, None] * information
     vector -= robust[..., None] * pull
 
@@ -353,6 +354,33 @@ def _trunk_axes(joints: np.ndarray) -> np.ndarray:
 def _unit(vectors: np.ndarray) -> np.ndarray:
     length = np.sqrt(np.einsum("pa,pa->p", vectors, vectors))
     return vectors / np.maximum(length, 1e-6)[:, None]
+
+
+def posture_costs(joints: np.ndarray) -> np.ndarray:
+    """How unusual head and arms of P persons are: they tell the front of a body from its back.
+
+    Returns
+    -------
+    ndarray, shape (P, 7), squared standard deviations
+        Of each joint of the head, and of each arm.
+    """
+    axes = _trunk_axes(joints)
+    head, arms = _off_usual_head(joints, axes), _off_usual_arms(joints, axes)
+    head = (head**2).sum(axis=-1) / POSE_SIGMA_M[:5] ** 2
+    arms = (arms * (_ARM_INFORMATION @ arms)).sum(axis=(-2, -1))
+    return np.concatenate([head, arms], axis=1)
+
+
+def _off_usual_head(joints: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """From where heads mostly are over their shoulders, shape (P, 5, 3), metres, world."""
+    neck = joints[:, 5:7].mean(axis=1, keepdims=True)
+    return joints[:, :5] - neck - (STANDING_M[:5] - STANDING_M[5:7].mean(axis=0)) @ axes
+
+
+def _off_usual_arms(joints: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """From where arms mostly are in the frame of the trunk, shape (P, 2, 6, 1), metres."""
+    off = (joints[:, _ARMS] - joints[:, 5:7, None]) @ axes.swapaxes(1, 2)[:, None]
+    return (off - _ARM_MEAN_M).reshape(-1, 2, 6, 1)
 
 
 def _add_heights(blocks, vector, joints, floor_z_m: float, lonely: np.ndarray) -> None:
@@ -412,8 +440,7 @@ class Equations:
 
         The trunk is taken as it is: a raised arm turns nobody.
         """
-        off = (joints[:, _ARMS] - joints[:, 5:7, None]) @ axes.swapaxes(1, 2)[:, None]
-        off = (off - _ARM_MEAN_M).reshape(-1, 2, 6, 1)
+        off = _off_usual_arms(joints, axes)
         pull = _ARM_INFORMATION @ off
         robust = 1.0 / (1.0 + np.einsum("psab,psab->ps", off, pull) / 9.0)
         turn = np.zeros((len(joints), 1, 6, 6))
@@ -430,8 +457,7 @@ class Equations:
         some = np.nonzero(limp.any(axis=1))[0]
         if len(some) == 0:
             return
-        neck = joints[some, 5:7].mean(axis=1, keepdims=True)
-        off = joints[some, :5] - neck - (STANDING_M[:5] - STANDING_M[5:7].mean(0)) @ axes[some]
+        off = _off_usual_head(joints[some], axes[some])
         information = limp[some] / (POSE_SIGMA_M[:5] ** 2 + (off**2).sum(-1) / 9.0)
         weighted = (information[..., None] * _OFF_TRUNK).swapaxes(1, 2)
         core = self.core.reshape(-1, 9, 3, 9, 3)

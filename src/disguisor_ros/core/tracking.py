@@ -14,6 +14,13 @@ from disguisor_ros.core.skeleton import BONE_LENGTH_M, BONE_OF_SIZE_M, BONE_OWN_
 _AGILITY = np.full(17, 3.0)
 _AGILITY[[9, 10, 15, 16]] = 9.0
 
+#: That is how far joints may go. Mostly they rest, within this share of its variance; but heads
+#: turn, and where they are turned is filtered behind (``pose_filter.py``).
+_RESTING = np.where(np.arange(17) < 5, 1.0, 0.1)[:, None, None]
+
+#: Detectors' errors stay for a while: where joints were just now says no more than this, metres.
+_LASTING_M = 0.02
+
 #: Velocities fade over this time, seconds: people stop.
 _FADE_S = 0.8
 
@@ -50,7 +57,9 @@ class Prediction:
     ----------
     joints : ndarray, shape (T, 17, 3), metres, world
     covariance : ndarray, shape (T, 17, 3, 3), square metres
-        Of each joint by itself: limbs may do anything.
+        Of each joint by itself, as it mostly is; of a distribution with long tails.
+    reach : ndarray, shape (T, 17, 3, 3), square metres
+        The same of all that joints may do.
     body_covariance : ndarray, shape (T, 3, 3), square metres
         Of the body as a whole.
     drift : ndarray, shape (T, 17, 3), metres
@@ -67,6 +76,7 @@ class Prediction:
 
     joints: np.ndarray
     covariance: np.ndarray
+    reach: np.ndarray
     body_covariance: np.ndarray
     drift: np.ndarray
     body: list[np.ndarray | None]
@@ -178,7 +188,7 @@ def predict(tracks: list[Track], stamp_ns: int) -> Prediction:
     if not tracks:
         joints, bones = np.zeros((0, 17, 3)), np.zeros((0, 26))
         none, nothing = bones[:, 0], joints[..., None] * _EYE
-        return Prediction(joints, nothing, nothing[:, 0], joints, [], none, bones, bones)
+        return Prediction(joints, nothing, nothing, nothing[:, 0], joints, [], none, bones, bones)
     elapsed = np.array([track.missed_s(stamp_ns) for track in tracks])[:, None, None]
     soon = np.minimum(elapsed, _HORIZON_S)
     speed_variance = np.array([track.body_covariance[1, 1] for track in tracks])[:, None, None]
@@ -191,7 +201,8 @@ def predict(tracks: list[Track], stamp_ns: int) -> Prediction:
     joints = np.array([track.joints for track in tracks]) + moved
     spread = np.array([track.velocity_variance for track in tracks])[..., None] * elapsed**2
     spread += _AGILITY[:, None] * motion_noise(1.0, soon)[0, 0]
-    covariance = np.array([track.covariance for track in tracks]) + spread[..., None] * _EYE
+    known = np.array([track.covariance for track in tracks]) + _LASTING_M**2 * _EYE
+    spread = spread[..., None] * _EYE
     # Who walks may as well stop or turn back.
     back = walking.swapaxes(1, 2) * walking
     body_covariance = ((speed_variance + _STROLL**2) * _EYE + back) * elapsed**2
@@ -200,8 +211,9 @@ def predict(tracks: list[Track], stamp_ns: int) -> Prediction:
     drift, body = np.array([track.drift for track in tracks]), [track.body for track in tracks]
     body_age_s = 1e-9 * np.array([stamp_ns - track.body_stamp_ns for track in tracks])
     return Prediction(
-        joints, covariance, body_covariance, drift, body, body_age_s, bones, bone_variance
-    )
+        joints, known + _RESTING * spread, known + spread, body_covariance, drift, body,
+        body_age_s, bones, bone_variance,
+    )  # fmt: skip
 
 
 def learn_bones(
