@@ -13,7 +13,7 @@ from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.covariance import pose_covariance
 from disguisor_ros.core.depth_evidence import gather
-from disguisor_ros.core.head_pose import TURN_DEG
+from disguisor_ros.core.head_pose import TURN_DEG, WALK_DEG
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose_filter import PoseFilter
 from disguisor_ros.core.registration import MAX_SHIFT_M, HeadRegistrar, plausible
@@ -267,6 +267,28 @@ def test_keypoints_of_one_view_keep_a_head_known(registrar, scene, template):
         assert head.method == "registered"
         sigma.append(head.turn_sigma)
     assert sigma[-1] < 1.2 * sigma[0]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_turn_is_no_better_known_for_being_told_again_and_again(
+    registrar, scene, template, seen
+):
+    """Keypoints have it wrong alike from image to image: off by 17 degrees, 7 were claimed."""
+    head = displaced(np.random.default_rng(7), template, scene.tf_world_head, 0.02, 5, 0.03)
+    head.covariance[3:, 3:] *= 4 if seen else 9
+    body = body_of(head if seen else replace(head, method="predicted"))
+    for k in range(60):
+        out = registrar([body], {}, k * 33_000_000)[0]
+    assert out.turn_sigma == pytest.approx(head.turn_sigma)
+
+
+def test_a_head_that_only_depth_shows_has_turned_as_it_may_since(registrar, scene, template):
+    rough = displaced(np.random.default_rng(8), template, scene.tf_world_head, 0.02, 5, 0.03)
+    registrar([body_of(rough)], scene.depth, 0)
+    missed = body_of(unseen(rough, template, 0.0))
+    for k in range(1, 16):
+        head = registrar([missed], scene.depth, k * 33_000_000)[0]
+    assert head.method == "registered" and np.rad2deg(head.turn_sigma) > WALK_DEG * np.sqrt(0.49)
 
 
 def test_an_ear_of_a_body_that_is_far_off_does_not_tell_how_a_head_is_turned(

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from disguisor_ros.core.covariance import bounded
+from disguisor_ros.core.covariance import bounded, pose_covariance
 from disguisor_ros.core.depth_evidence import Evidence
 from disguisor_ros.core.distance_field import CAP_M
+from disguisor_ros.core.head_pose import TURN_DEG
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.rotations import exp_so3, left_jacobian_inverse, log_so3
 from disguisor_ros.core.types import Head
@@ -72,9 +73,7 @@ class Registration:
 
 def prior_covariance(head: Head) -> np.ndarray:
     """Covariance (6, 6) of a head before registration."""
-    covariance = head.covariance.copy()
-    covariance[:3, :3] = bounded(covariance[:3, :3], PRIOR_FLOOR_M)
-    return covariance
+    return pose_covariance(bounded(head.covariance[:3, :3], PRIOR_FLOOR_M), TURN_DEG)
 
 
 def head_scale(head: Head, template: HeadTemplate) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from disguisor_ros.core.covariance import place_confidence, pose_covariance
+from disguisor_ros.core.covariance import bounded, place_confidence, pose_covariance
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.least_squares import levenberg_marquardt
 from disguisor_ros.core.observations import Observations
@@ -47,8 +47,10 @@ FLOOR_M = 0.012
 FLOOR_DEG = 6.0
 
 #: Standard deviation of the turn of a head about each axis when keypoints tell it, degrees (in
-#: simulated rooms 7 to 10, however well the place is known).
+#: simulated rooms 7 to 10, however well the place is known), or this share of what they leave open
+#: (as square; 10 to 27 degrees before few cameras, then 0.5 to 0.9 of it).
 TURN_DEG = 12.0
+_TURN_SHARE = 0.5
 
 #: Levenberg-Marquardt steps at most.
 _ITERATIONS = 10
@@ -93,7 +95,9 @@ class HeadState:
     @property
     def told(self) -> np.ndarray:
         """Covariance (6, 6) of the head as others are told it: its face, and how it is turned."""
-        return pose_covariance(self.place, TURN_DEG)
+        out = pose_covariance(self.place, TURN_DEG)
+        out[3:, 3:] = bounded(_TURN_SHARE * self.covariance[3:, 3:], np.deg2rad(TURN_DEG))
+        return out
 
     def carried(self, moved: np.ndarray, spread: np.ndarray, stamp_ns: int) -> HeadState:
         """The head of somebody whom no camera sees, moved with the body since it was seen.

@@ -247,12 +247,12 @@ class HeadRegistrar:
             few = np.clip(WELL_SEEN_M2 / max(found.area_m2, 1e-6), 1.0, MOST_NOISE)
             noise = few * np.hypot(1.0, (1.0 - found.fitness) / MISFIT)
             covariance = found.covariance + noise**2 * REGISTERED_NOISE
-            slack = min(few**2, MOST_SLACK)
+            turn, slack = covariance[3:, 3:], min(few**2, MOST_SLACK)
             method, confidence = "registered", max(head.confidence, found.fitness)
         else:
             rotation, translation = head.tf_world_head[:3, :3], head.tf_world_head[:3, 3]
             scale = head_scale(head, self.template)
-            covariance, slack = prior_covariance(head), 1.0
+            covariance, turn, slack = prior_covariance(head), head.covariance[3:, 3:], 1.0
             method, confidence = head.method, head.confidence
         track = self._filters.get(head.track_id)
         if track is None:
@@ -268,6 +268,8 @@ class HeadRegistrar:
         if method == "predicted" and track.looks >= ENOUGH_LOOKS:
             # Nobody looked: a prediction that is made again and again is no better known.
             covariance[:3, :3] = head.covariance[:3, :3]
+        # Keypoints and depth have a turn wrong alike from image to image: many tell no more.
+        covariance[3:, 3:] = turn
         # All that the filter's own pose would have covered is covered from the calm one too.
         for part, off in zip((np.s_[:3, :3], np.s_[3:, 3:]), track.calmed, strict=True):
             covariance[part] = grown_along(covariance[part], off / MARGIN_SIGMAS)
