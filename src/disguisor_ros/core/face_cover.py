@@ -22,11 +22,6 @@ from disguisor_ros.core.rendering import Window, diffuse
 from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import DepthView, Head, Region
 
-#: Standard deviation of the turn, radians, from which the whole side of a head is covered that is
-#: turned away by so much, degrees: one of a hundred such heads is turned by 30 to 60 degrees.
-DOUBT_TURN = np.deg2rad(8.0)
-_DOUBT_DEG = 80.0
-
 #: Where a whole head is covered, what depth shows is left alone where it cannot be the head: this
 #: many standard deviations nearer or farther than it should be, or that much higher or lower,
 #: metres, and this far from all that may be the head, metres.
@@ -241,8 +236,6 @@ def _reach(camera, one: PosedHead, template, crop: Crop, hits) -> np.ndarray:
         return _hull(one.ends_px - (crop.window.x, crop.window.y), head.shape)
     # Of a head that is turned a little more the face reaches farther over it, not beyond its edge.
     on_sought = template.from_face_m <= one.turned_m
-    if one.turn_sigma > DOUBT_TURN and one.turn_deg > _DOUBT_DEG:
-        on_sought = on_sought | template.on_front
     sought = crop.enlarge(known & on_sought[hits.triangle])
     if not sought.any():
         return sought

@@ -91,18 +91,13 @@ class HeadTemplate:
         return away_m[self.faces].max(axis=1)
 
     @cached_property
-    def on_front(self) -> np.ndarray:
-        """Which triangles lie before the ears, between chin and hairline, shape (F,), bool."""
-        x, _, z = self.vertices.T
-        return ((x > -0.02) & (z > -0.13) & (z < 0.09))[self.faces].all(axis=1)
-
-    @cached_property
     def on_skin(self) -> np.ndarray:
         """Which triangles are face, or skin beside and under it, shape (F,), bool.
 
         Neither hair nor nape: what is under a cap, and what the neck's cut would show.
         """
-        return self.on_face | self.on_front & (self.vertices[:, 2] < 0)[self.faces].all(axis=1)
+        x, _, z = self.vertices.T
+        return self.on_face | ((x > -0.02) & (z > -0.13) & (z < 0.0))[self.faces].all(axis=1)
 
     @cached_property
     def on_mask(self) -> np.ndarray:

@@ -31,6 +31,10 @@ MAX_MARGIN_M = 0.60
 #: Distance of the face from the middle of the head, about which it turns, metres.
 FACE_ARM_M = 0.09
 
+#: A head is no ball: when it turns, nose, brow and chin carry its outline along as if at the end
+#: of an arm of this length, metres.
+OUTLINE_ARM_M = 0.03
+
 #: Standard deviation of the place of the face, metres, by that of the head and by its turn, from
 #: which the whole head is covered and not only its face.
 UNSURE_SIGMA_M = 0.06
@@ -59,11 +63,10 @@ class PosedHead:
     """A head in one camera's frame, with the window that it takes up in the image.
 
     ``sigma_m`` is the standard deviation per axis, ``along_m`` that along the view and ``aside_m``
-    the worst across it; ``turn_sigma`` is that of the head's rotation, radians. ``margin_px`` is
-    how far the cover reaches around the face in the image, ``turned_m`` how far it reaches before
-    over the surface of the head. Who is unsure may be farther off in one direction: ``ends_px``
-    (N, 2) are points around the head, margin included, as it looks at both ends of that; none for
-    others.
+    the worst across it. ``turned_m`` is how far over the head's surface the face may reach when it
+    is turned, ``margin_px`` how far the cover reaches around that in the image. Who is unsure may
+    be farther off in one direction: ``ends_px`` (N, 2) are points around the head, margin included,
+    as it looks at both ends of that; none for others.
     """
 
     head: Head
@@ -75,7 +78,7 @@ class PosedHead:
     sigma_m: float
     along_m: float
     aside_m: float
-    turn_sigma: float
+    turned_m: float
     margin_px: float
     ends_px: np.ndarray
     px_per_m: float
@@ -86,11 +89,6 @@ class PosedHead:
     def unsure(self) -> bool:
         """Whether all that the head may look like is covered, and not only its face."""
         return len(self.ends_px) > 0
-
-    @property
-    def turned_m(self) -> float:
-        """How far over the surface of the head the face may reach when it is turned, metres."""
-        return MARGIN_SIGMAS * self.turn_sigma * FACE_ARM_M
 
     @property
     def forward_px(self) -> np.ndarray:
@@ -137,8 +135,9 @@ def pose_head(
     (thin_m, aside_m), directions = _axes(across)
     turn_sigma = largest_sigma(turn)
     unsure = not detected and np.hypot(aside_m, FACE_ARM_M * turn_sigma) > UNSURE_SIGMA_M
-    margin_m = MARGIN_M + MARGIN_SIGMAS * (thin_m if unsure else aside_m)
-    margin_m = min(margin_m, MAX_MARGIN_M)
+    turned_m = MARGIN_SIGMAS * FACE_ARM_M * turn_sigma
+    off_m = thin_m if unsure else np.hypot(aside_m, OUTLINE_ARM_M * turn_sigma)
+    margin_m = min(MARGIN_M + MARGIN_SIGMAS * off_m, MAX_MARGIN_M)
     margin_px = max(margin_m * px_per_m, MIN_MARGIN_PX)
     around_px = max(margin_px, MUZZLE_M * px_per_m)
     around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * px_per_m
@@ -157,7 +156,7 @@ def pose_head(
     sigma_m = float(np.sqrt(np.trace(covariance) / 3))
     return PosedHead(
         head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, along_m, aside_m,
-        turn_sigma, margin_px, ends_px, px_per_m, window, rotation[:, 0],
+        turned_m, margin_px, ends_px, px_per_m, window, rotation[:, 0],
     )  # fmt: skip
 
 
