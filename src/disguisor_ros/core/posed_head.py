@@ -65,8 +65,8 @@ class PosedHead:
     ``sigma_m`` is the standard deviation per axis, ``along_m`` that along the view and ``aside_m``
     the worst across it. ``turned_m`` is how far over the head's surface the face may reach when it
     is turned, ``margin_px`` how far the cover reaches around that in the image. Who is unsure may
-    be farther off in one direction: ``ends_px`` (N, 2) are points around the head, margin included,
-    as it looks at both ends of that; none for others.
+    be farther off in one direction: ``ends_px`` (N, 2) are points around the head, margin
+    included, as it looks at both ends of that; none for others.
     """
 
     head: Head
