@@ -140,7 +140,7 @@ def _parameters(args, recording: Recording) -> dict[str, dict]:
         "*": {"qos_overrides": reliable | work, "patience": 10.0},
         "synchronizer": {"slop": slop, "max_wait": 10.0, "in_flight": 100},
         # The beginning of a recording is wanted, too, and no instant of it gets lost.
-        "pose3d": {"warm_up": 0.0, "predict": 0.7},
+        "pose3d": {"warm_up": 0.0},
         "smpl_fitter": {"model_path": args.model_path or ""},
         "face_renderer": renderer,
         "pose2d": {"image_transport": recording.transport, "slop": slop},
