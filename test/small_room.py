@@ -41,10 +41,14 @@ def image(camera: str, index: int, size=(240, 320)) -> np.ndarray:
     return rng.integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
+def bodies(index: int) -> list[np.ndarray]:
+    """Joints of the two people at an instant, shape (17, 3), metres, world."""
+    return [person(-0.6 + 0.02 * index, 0.2), person(0.7, -0.3, yaw=1.5)]
+
+
 def keypoints(rig: dict[str, Camera], index: int) -> dict[str, np.ndarray]:
-    """What a detector finds at an instant."""
-    bodies = [person(-0.6 + 0.02 * index, 0.2), person(0.7, -0.3, yaw=1.5)]
-    return seen(bodies, rig, noise_px=0.3, rng=np.random.default_rng(index))
+    """What a detector finds at an instant, in the order of the people."""
+    return seen(bodies(index), rig, noise_px=0.3, rng=np.random.default_rng(index))
 
 
 def write(path: Path, frames=6, depth=True, spoil=None, unseen=(), **options) -> Path:

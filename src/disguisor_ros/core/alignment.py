@@ -72,7 +72,7 @@ class Registration:
 
 
 def prior_covariance(head: Head) -> np.ndarray:
-    """Covariance (6, 6) of a head before registration."""
+    """Covariance (6, 6) of a head before registration, its turn as keypoints mostly tell it."""
     return pose_covariance(bounded(head.covariance[:3, :3], PRIOR_FLOOR_M), TURN_DEG)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.covariance import bounded, largest_sigma
+from disguisor_ros.core.covariance import block_diagonal, bounded, largest_sigma
 from disguisor_ros.core.sightings import Sighting
 from disguisor_ros.core.types import Head
 
@@ -87,8 +87,7 @@ class CalibrationWatch:
         if not self.covariance.any():
             return heads
         across = camera.tf_camera_world[:2, :3]
-        more = np.zeros((6, 6))
-        more[:3, :3] = across.T @ self.covariance @ across
+        more = block_diagonal(across.T @ self.covariance @ across, np.zeros((3, 3)))
         return [
             replace(h, covariance=h.covariance + more) if h.covariance.shape == (6, 6) else h
             for h in heads

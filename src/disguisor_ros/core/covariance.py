@@ -49,6 +49,13 @@ def bounded(covariance: np.ndarray, least: float = 0.0, most: float = np.inf) ->
     return (vectors * np.clip(values, least**2, most**2)) @ vectors.T
 
 
+def block_diagonal(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Matrix (6, 6) of two (3, 3): of a pose whose place and turn tell nothing of each other."""
+    out = np.zeros((6, 6))
+    out[:3, :3], out[3:, 3:] = first, second
+    return out
+
+
 def pose_covariance(place: np.ndarray, turn_deg: float) -> np.ndarray:
     """Covariance (6, 6) of a pose, metres and radians.
 
@@ -59,9 +66,7 @@ def pose_covariance(place: np.ndarray, turn_deg: float) -> np.ndarray:
     turn_deg : float
         Standard deviation of the rotation about each axis, degrees.
     """
-    covariance = np.deg2rad(turn_deg) ** 2 * np.eye(6)
-    covariance[:3, :3] = place
-    return covariance
+    return block_diagonal(place, np.deg2rad(turn_deg) ** 2 * np.eye(3))
 
 
 def place_confidence(variance: float) -> float:

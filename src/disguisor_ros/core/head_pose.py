@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from disguisor_ros.core.covariance import bounded, place_confidence, pose_covariance
+from disguisor_ros.core.covariance import block_diagonal, bounded, place_confidence
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.least_squares import levenberg_marquardt
 from disguisor_ros.core.observations import Observations
@@ -95,9 +95,8 @@ class HeadState:
     @property
     def told(self) -> np.ndarray:
         """Covariance (6, 6) of the head as others are told it: its face, and how it is turned."""
-        out = pose_covariance(self.place, TURN_DEG)
-        out[3:, 3:] = bounded(_TURN_SHARE * self.covariance[3:, 3:], np.deg2rad(TURN_DEG))
-        return out
+        turn = bounded(_TURN_SHARE * self.covariance[3:, 3:], np.deg2rad(TURN_DEG))
+        return block_diagonal(self.place, turn)
 
     def carried(self, moved: np.ndarray, spread: np.ndarray, stamp_ns: int) -> HeadState:
         """The head of somebody whom no camera sees, moved with the body since it was seen.

@@ -189,10 +189,11 @@ class Scene:
         ]
         self._solve([one for each in others for one in each])
         for group, each in zip(pairs, others, strict=True):
-            best = min(each, key=self._cost)
-            # Which of the two has confused somebody new was not asked before.
-            asked = group.track is not None or not (group.mirrored and best.mirrored)
-            if self._cost(best) < self._cost(group) - _CLEARLY * asked:
+            costs = [self._cost(one) for one in each]
+            best = each[int(np.argmin(costs))]
+            # Which of the two has confused somebody new is a guess so far: any proof will do.
+            guessed = group.track is None and group.mirrored and best.mirrored
+            if min(costs) < self._cost(group) - (0.0 if guessed else _CLEARLY):
                 group.mirrored, group.result = best.mirrored, best.result
 
     def _turned(self, group: Group) -> bool:

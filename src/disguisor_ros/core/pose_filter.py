@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from disguisor_ros.core.covariance import block_diagonal
 from disguisor_ros.core.motion import fading_s, motion_noise
 from disguisor_ros.core.rotations import exp_so3, log_so3
 
@@ -62,14 +63,14 @@ class PoseFilter:
         self.rotation, self.spin = rotation, np.zeros(3)
         self.translation, self.velocity = translation, np.zeros(3)
         self.steady_rotation, self.steady_translation = rotation, translation
-        self._place = _block_diagonal(covariance[:3, :3], FIRST_VELOCITY**2 * _EYE)
-        self._turn = _block_diagonal(covariance[3:, 3:], FIRST_SPIN**2 * _EYE)
+        self._place = block_diagonal(covariance[:3, :3], FIRST_VELOCITY**2 * _EYE)
+        self._turn = block_diagonal(covariance[3:, 3:], FIRST_SPIN**2 * _EYE)
         self.stamp_ns = stamp_ns
 
     @property
     def covariance(self) -> np.ndarray:
         """Of translation and rotation, shape (6, 6)."""
-        return _block_diagonal(self._place[:3, :3], self._turn[:3, :3])
+        return block_diagonal(self._place[:3, :3], self._turn[:3, :3])
 
     @property
     def calmed(self) -> tuple[np.ndarray, np.ndarray]:
@@ -140,9 +141,3 @@ def _kalman(prior, measured) -> tuple[np.ndarray, np.ndarray]:
     """Gain (6, 3) of a measurement of the place, and the covariance (6, 6) after it."""
     gain = prior[:, :3] @ np.linalg.inv(prior[:3, :3] + measured)
     return gain, prior - gain @ prior[:3]
-
-
-def _block_diagonal(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    out = np.zeros((6, 6))
-    out[:3, :3], out[3:, 3:] = first, second
-    return out

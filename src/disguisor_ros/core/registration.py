@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from disguisor_ros.core.alignment import Alignment, Registration, head_scale, prior_covariance
-from disguisor_ros.core.covariance import MARGIN_SIGMAS, bounded, grown_along, pose_covariance
+from disguisor_ros.core.covariance import (
+    MARGIN_SIGMAS,
+    block_diagonal,
+    bounded,
+    grown_along,
+    pose_covariance,
+)
 from disguisor_ros.core.depth_evidence import Evidence, gather
 from disguisor_ros.core.distance_field import DistanceField
 from disguisor_ros.core.head_pose import TURN_DEG, WALK_DEG
@@ -183,8 +189,8 @@ class HeadRegistrar:
                 return before, again
         if found is not None and not sure:
             if found.area_m2 >= MIN_AREA_M2:
-                covariance = head.covariance.copy()
-                covariance[:3, :3] = bounded(covariance[:3, :3], CONTRADICTED_SIGMA_M)
+                place = bounded(head.covariance[:3, :3], CONTRADICTED_SIGMA_M)
+                covariance = block_diagonal(place, head.covariance[3:, 3:])
                 head = replace(head, covariance=covariance)
             found = None
         return head, found
@@ -242,6 +248,8 @@ class HeadRegistrar:
 
     def _filtered(self, head: Head, found: Registration | None, stamp_ns: int) -> Head:
         """Head after the temporal filter, from the registration or else from the body."""
+        # The turn is told as it was measured: keypoints and depth have it wrong alike from image
+        # to image, and many tell no more than one.
         if found is not None:
             rotation, translation, scale = found.rotation, found.translation, found.scale
             few = np.clip(WELL_SEEN_M2 / max(found.area_m2, 1e-6), 1.0, MOST_NOISE)
@@ -263,19 +271,18 @@ class HeadRegistrar:
         tf_world_head = np.eye(4)
         tf_world_head[:3, :3] = track.steady_rotation
         tf_world_head[:3, 3] = track.steady_translation
-        covariance = track.covariance
+        place = track.covariance[:3, :3]
         track.looks += method != "predicted"
         if method == "predicted" and track.looks >= ENOUGH_LOOKS:
             # Nobody looked: a prediction that is made again and again is no better known.
-            covariance[:3, :3] = head.covariance[:3, :3]
-        # Keypoints and depth have a turn wrong alike from image to image: many tell no more.
-        covariance[3:, 3:] = turn
+            place = head.covariance[:3, :3]
         # All that the filter's own pose would have covered is covered from the calm one too.
-        for part, off in zip((np.s_[:3, :3], np.s_[3:, 3:]), track.calmed, strict=True):
-            covariance[part] = grown_along(covariance[part], off / MARGIN_SIGMAS)
+        off, turned = track.calmed
+        place = grown_along(place, off / MARGIN_SIGMAS)
+        turn = grown_along(turn, turned / MARGIN_SIGMAS)
         return Head(
             head.track_id, tf_world_head, self.template.place(tf_world_head, scale),
-            covariance, method, confidence,
+            block_diagonal(place, turn), method, confidence,
         )  # fmt: skip
 
 
