@@ -34,7 +34,7 @@ DIGESTS = {
 }
 
 _SCOPE = "StatefulPartitionedCall/"
-#: Heads of MoveNet MultiPose, in the order that core.pose2d decodes -> TensorFlow tensor.
+#: Heads of MoveNet MultiPose, in the order that core.pose2d decodes -> TensorFlow node.
 MOVENET_HEADS = {
     "center": _SCOPE + "Sigmoid",
     "box_size": _SCOPE + "box_scale_0/conv2d_5/BiasAdd",
