@@ -133,7 +133,6 @@ def paint_head(
         0 none, 0.5 stubble, 1 full.
     bald, made_up : bool
     """
-    x, y, z = np.moveaxis(head.points, -1, 0)
     tone, hair_color = linear(SKINS[skin]), linear(HAIRS[hair])
     color = _skin(head, rng, tone, age)
     lip = np.clip(head.lips * 1.6 - 0.3, 0, 1)
@@ -141,8 +140,7 @@ def paint_head(
     if made_up:
         lip_tone = tone * np.array([0.8, 0.25, 0.28])
     color = _lay(color, lip_tone * (1 + 0.08 * _grain(rng)[..., None]), lip)
-    mouth = _stroke(z, head, x, y)
-    color = _lay(color, tone * np.array([0.25, 0.12, 0.12]), mouth)
+    color = _lay(color, tone * np.array([0.25, 0.12, 0.12]), _mouth(head))
     color = _eyes(color, head, tone, made_up)
     color = _brows(color, head, rng, hair_color * 0.8, made_up)
     if beard > 0:
@@ -212,8 +210,9 @@ def _nose_base(head):
     return z[tip] - 0.013
 
 
-def _stroke(z, head, x, y):
+def _mouth(head):
     """Line between the lips."""
+    x, y, z = np.moveaxis(head.points, -1, 0)
     lips = head.lips > 0.5
     if not lips.any():
         return np.zeros_like(z)
@@ -262,7 +261,7 @@ def _scalp(head, rng):
     x, y, z = np.moveaxis(head.points, -1, 0)
     ragged = 0.003 * noise(rng, (HEIGHT, WIDTH), (4, 12))
     hairline = z - (0.078 + 0.35 * (x - 0.08)) - 0.25 * np.clip(np.abs(y) - 0.05, 0, 1)
-    temple = np.minimum(0.028 - x, z - 0.0 + 0.03)
+    temple = np.minimum(0.028 - x, z + 0.03)
     nape = np.minimum(-0.015 - x, z + 0.07)
     ears = np.where(head.ears > 0.3, -1.0, 1.0)
     region = np.maximum(np.maximum(hairline, temple), nape) + ragged

@@ -14,7 +14,7 @@ from disguisor_ros.sim.skeleton import BONES, Pose, bone_transforms
 from disguisor_ros.sim.textures import TextureSet, cloth, linear
 
 #: How texture coordinates follow from a vertex' template coordinates.
-HEAD, LEFT_EYE, RIGHT_EYE, CLOTH, WORLD = range(5)
+HEAD, LEFT_EYE, RIGHT_EYE, CLOTH = range(4)
 
 _IRISES = ((74, 52, 38), (96, 116, 128), (88, 98, 66), (60, 40, 30))
 _SCRUBS = ((44, 116, 122), (40, 84, 130), (62, 128, 108), (96, 62, 112))
@@ -337,7 +337,7 @@ class Wardrobe:
     def _hair(self, person, rng):
         x, y, z = self.coords.T
         hairline = z - (0.082 + 0.35 * (x - 0.08))
-        temple = np.minimum(0.02 - x, z - 0.0 + 0.02)
+        temple = np.minimum(0.02 - x, z + 0.02)
         nape = np.minimum(-0.02 - x, z + 0.065)
         edge = np.maximum(np.maximum(hairline, temple), nape)
         edge = np.where(self.ear > 0.3, -1, edge)

@@ -197,10 +197,8 @@ def _shell(b, rng, light):
         wall,
     )
     b.box((0.1, 4.0, HEIGHT_M), (x + 2.0, 2.0, HEIGHT_M / 2), wall)
-    (
-        b.box((0.12, 0.08, 2.2), (x, low, 1.1), b.steel),
-        b.box((0.12, 0.08, 2.2), (x, high, 1.1), b.steel),
-    )
+    for side in DOOR_Y:
+        b.box((0.12, 0.08, 2.2), (x, side, 1.1), b.steel)
     b.box((10, DEPTH_M + 2, 0.1), (1, 0, HEIGHT_M + 0.05), b.paint((214, 216, 214)))
     for px in (-1.9, 0.0, 1.9):
         for py in (-1.7, 1.7):

@@ -46,8 +46,6 @@ class Pose:
         Of the head against the chest: to the left, down, to the right shoulder; radians.
     wrists, ankles : ndarray, shape (2, 3)
         Targets, left then right, world; NaN leaves the limb in its rest pose.
-    gaze_yaw, gaze_pitch : float
-        Of the eyes in the head, radians.
     """
 
     position: np.ndarray
@@ -59,8 +57,6 @@ class Pose:
     head_roll: float = 0.0
     wrists: np.ndarray = field(default_factory=lambda: np.full((2, 3), np.nan))
     ankles: np.ndarray = field(default_factory=lambda: np.full((2, 3), np.nan))
-    gaze_yaw: float = 0.0
-    gaze_pitch: float = 0.0
 
 
 def rotation_x(angle: float) -> np.ndarray:
@@ -70,7 +66,7 @@ def rotation_x(angle: float) -> np.ndarray:
 
 
 def rotation_y(angle: float) -> np.ndarray:
-    """Rotation about y, shape (3, 3): positive tips z towards x (forward, or down for a gaze)."""
+    """Rotation about y, shape (3, 3): positive tips z towards x (forward)."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
@@ -81,7 +77,7 @@ def bone_transforms(heads: dict[str, np.ndarray], pose: Pose) -> np.ndarray:
     Parameters
     ----------
     heads : dict of str to ndarray, shape (3,)
-        Joint at the head of each bone in the rest pose, and ``toe.L``, ``toe.R`` are not needed.
+        Joint at the head of each bone in the rest pose, metres, body axes.
     pose : Pose
     """
     local = _local_rotations(pose)
@@ -118,9 +114,7 @@ def _local_rotations(pose: Pose) -> dict[str, np.ndarray]:
         @ rotation_y(pose.head_pitch / n)
         @ rotation_x(pose.head_roll / n)
     )
-    eye = yaw_matrix(pose.gaze_yaw) @ rotation_y(pose.gaze_pitch)
-    local = dict.fromkeys(_SPINE, spine) | dict.fromkeys(_NECK, neck)
-    return local | {"eye.L": eye, "eye.R": eye}
+    return dict.fromkeys(_SPINE, spine) | dict.fromkeys(_NECK, neck)
 
 
 def _reach(chain, heads, rotation, place, target, pole) -> None:
