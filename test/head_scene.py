@@ -3,7 +3,7 @@
 import numpy as np
 
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.covariance import pose_covariance
+from disguisor_ros.core.covariance import largest_sigma, pose_covariance
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.types import DepthView, Head
 
@@ -33,7 +33,6 @@ def ball_template(radius=0.1, rings=24, columns=48):
         colors_masked=colors - np.uint8(40),
         keypoints=np.array([[0.1, 0, 0], [0.09, 0.03, 0.03], [0.09, -0.03, 0.03],
                             [0, 0.1, 0], [0, -0.1, 0]]),
-        neck=np.array([0.0, 0.0, -0.1]),
     )  # fmt: skip
 
 
@@ -68,6 +67,11 @@ def keypoints_of(camera, head, template, score=0.9):
     out[0, :7, :2], _ = camera.project(points)
     out[0, :7, 2] = score
     return out
+
+
+def turn_sigma(head):
+    """Standard deviation of a head's turn about the axis that is known worst, radians."""
+    return largest_sigma(head.covariance[3:, 3:])
 
 
 def no_keypoints():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from head_scene import turn_sigma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -151,7 +152,7 @@ def test_head_without_keypoints_sits_on_the_shoulders_and_is_less_sure(fitter):
     assert hidden.method == "body"
     assert np.linalg.norm(hidden.tf_world_head[:3, 3] - head[:3, 3]) < 0.12
     assert hidden.sigma_m > 1.5 * seen.sigma_m and hidden.confidence < seen.confidence
-    assert hidden.turn_sigma > 1.3 * seen.turn_sigma
+    assert turn_sigma(hidden) > 1.3 * turn_sigma(seen)
 
 
 def test_predicted_persons_keep_a_head_that_grows_unsure(fitter):
@@ -163,7 +164,7 @@ def test_predicted_persons_keep_a_head_that_grows_unsure(fitter):
     person.covariance = person.covariance + 0.05**2 * np.eye(3)
     later = fitter([person], {}, {}, int(0.4e9))[0].head
     assert later.method == "predicted" and later.sigma_m > first.sigma_m
-    assert later.turn_sigma > 1.3 * first.turn_sigma
+    assert turn_sigma(later) > 1.3 * turn_sigma(first)
     assert np.linalg.norm(later.tf_world_head[:3, 3] - head[:3, 3]) < 0.08
 
 

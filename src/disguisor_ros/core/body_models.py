@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from disguisor_ros.core.head_template import PHENOTYPE, cached_arrays
+from disguisor_ros.core.head_template import ANNY_AXES, PHENOTYPE, cached_arrays
 from disguisor_ros.core.rotations import rotation_between
+from disguisor_ros.core.types import COCO17
 
 #: Segments of a body; each but the first hangs at its pivot on its parent.
 SEGMENTS = (
@@ -182,16 +183,12 @@ def read_anny(phenotype: dict[str, float]) -> BodyModel:
     """Anny with a phenotype (each 0 to 1; see ``anny``), without the cache."""
     import anny
 
-    from disguisor_ros.core.types import COCO17
-
     model = anny.Anny(skinning_method="lbs")
     output = model(phenotype_kwargs=phenotype)
     regressor = anny.KeypointsRegressor.coco(model, labels=list(COCO17))
-    # Anny is z-up and looks along -y.
-    axes = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    vertices = output["vertices"][0].numpy().astype(np.float64) @ axes.T
-    keypoints = regressor(output)[0].numpy().astype(np.float64) @ axes.T
-    bones = output["bone_poses"][0, :, :3, 3].numpy().astype(np.float64) @ axes.T
+    vertices = output["vertices"][0].numpy().astype(np.float64) @ ANNY_AXES.T
+    keypoints = regressor(output)[0].numpy().astype(np.float64) @ ANNY_AXES.T
+    bones = output["bone_poses"][0, :, :3, 3].numpy().astype(np.float64) @ ANNY_AXES.T
     names = model.bone_labels
     own = [_ANNY_SHARES.get(name.split(".")[0]) for name in names]
     shares: list[dict[str, float]] = []

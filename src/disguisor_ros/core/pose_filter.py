@@ -51,12 +51,9 @@ class PoseFilter:
         The same with less tremble: it follows the filter's the less, the better both agree, and
         is never farther from it than 0.4 standard deviations (times the slack) of a measurement,
         however that moves.
-    looks : int
-        At how many instants the head was seen; counted by the caller.
     """
 
     def __init__(self, rotation, translation, covariance, stamp_ns: int):
-        self.looks = 0
         self._start(rotation, translation, covariance, stamp_ns)
 
     def _start(self, rotation, translation, covariance, stamp_ns) -> None:

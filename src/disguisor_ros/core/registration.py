@@ -126,6 +126,7 @@ class HeadRegistrar:
     def reset(self) -> None:
         """Forget all tracks."""
         self._filters: dict[int, PoseFilter] = {}
+        self._looks: dict[int, int] = {}  # at how many instants each was seen
         self._still: dict[int, _Still] = {}
 
     def __call__(
@@ -149,6 +150,7 @@ class HeadRegistrar:
             self.reset()
         horizon = stamp_ns - int(FORGET_S * 1e9)
         self._filters = {i: f for i, f in self._filters.items() if f.stamp_ns >= horizon}
+        self._looks = {i: self._looks[i] for i in self._filters}
         recent = stamp_ns - int(STILL_S * 1e9)
         self._still = {i: s for i, s in self._still.items() if s.stamp_ns >= recent}
         centers = np.array([b.head.tf_world_head[:3, 3] for b in bodies]).reshape(-1, 3)
@@ -265,15 +267,15 @@ class HeadRegistrar:
         track = self._filters.get(head.track_id)
         if track is None:
             track = PoseFilter(rotation, translation, covariance, stamp_ns)
-            self._filters[head.track_id] = track
+            self._filters[head.track_id], self._looks[head.track_id] = track, 0
         else:
             track.update(rotation, translation, covariance, stamp_ns, slack)
         tf_world_head = np.eye(4)
         tf_world_head[:3, :3] = track.steady_rotation
         tf_world_head[:3, 3] = track.steady_translation
         place = track.covariance[:3, :3]
-        track.looks += method != "predicted"
-        if method == "predicted" and track.looks >= ENOUGH_LOOKS:
+        self._looks[head.track_id] += method != "predicted"
+        if method == "predicted" and self._looks[head.track_id] >= ENOUGH_LOOKS:
             # Nobody looked: a prediction that is made again and again is no better known.
             place = head.covariance[:3, :3]
         # All that the filter's own pose would have covered is covered from the calm one too.

@@ -126,8 +126,6 @@ class EmbreeBackend:
     shape that moves: so the scenes of the last shapes are kept and the rays are moved instead.
     """
 
-    name = "open3d"
-
     def __init__(self):
         self._o3d = load_open3d()
         self._scenes: list[tuple] = []
@@ -203,8 +201,6 @@ class Pytorch3dBackend:
     model works; edges of triangles stay straight in the image. On the CPU PyTorch3D tries every
     triangle at every pixel: a hundred times slower than :class:`EmbreeBackend`.
     """
-
-    name = "pytorch3d"
 
     def __init__(self):
         import torch

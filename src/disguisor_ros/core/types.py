@@ -117,11 +117,6 @@ class Head:
         """Standard deviation of the position in the direction that is known worst, metres."""
         return largest_sigma(self.covariance[:3, :3])
 
-    @property
-    def turn_sigma(self) -> float:
-        """Standard deviation of the rotation about the axis that is known worst, radians."""
-        return largest_sigma(self.covariance[3:, 3:])
-
 
 @dataclass
 class Body:

