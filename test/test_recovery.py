@@ -165,7 +165,7 @@ def room(monkeypatch):
 
 
 def test_a_stage_that_was_killed_works_again_and_again(room, tmp_path):
-    graph = Graph([s for s in stages(["cam"], {}) if s.name == "synchronizer"], tmp_path)
+    graph = Graph({"synchronizer": stages(["cam"], {})["synchronizer"]}, tmp_path)
     with graph:
         assert room.spin_until(lambda: room.heard, 30), graph.why("synchronizer")
         took = []

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -82,7 +81,7 @@ _TOPIC_NAME = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 _LOG_PREFIX = re.compile(r"^\[\w+\] \[[\d.]+\] \[[^]]+\]: |^error: ")
 
 
-def read_parameters(path: Path) -> dict:
+def _parameters(path: Path) -> dict:
     """What a parameter file says to all stages, under ``/**``; others' parameters are left out."""
     try:
         return dict(_load(path)["/**"]["ros__parameters"])
@@ -138,7 +137,7 @@ def _sections(tree: dict, above: str = "") -> Iterator[tuple[str, list[str]]]:
 
 def read_cameras(path: Path) -> list[str]:
     """Names of cameras in a parameter file."""
-    cameras = read_parameters(path).get("cameras")
+    cameras = _parameters(path).get("cameras")
     if not isinstance(cameras, list) or not {type(c) for c in cameras} == {str}:
         raise UserError(f"{path}: names no cameras in a list; see config/cameras.yaml")
     for camera in cameras:
@@ -153,21 +152,13 @@ def read_cameras(path: Path) -> list[str]:
 
 def read_world_frame(path: Path) -> str:
     """Frame of all 3D results by a parameter file."""
-    return read_parameters(path).get("world_frame", WORLD_FRAME)
+    return _parameters(path).get("world_frame", WORLD_FRAME)
 
 
-@dataclass
-class Stage:
-    """One process of the graph."""
-
-    name: str
-    module: str
-    parameters: dict = field(default_factory=dict)
-    namespace: str = ""
-
-
-def stages(cameras: list[str], parameters: dict[str, dict], pose2d: bool = False) -> list[Stage]:
-    """The stages of a graph.
+def stages(
+    cameras: list[str], parameters: dict[str, dict], pose2d: bool = False
+) -> dict[str, dict]:
+    """The stages of a graph, by their full names, and the parameters of each.
 
     Parameters
     ----------
@@ -179,13 +170,10 @@ def stages(cameras: list[str], parameters: dict[str, dict], pose2d: bool = False
     """
     common = {"cameras": cameras, **parameters.get("*", {})}
     names = ["synchronizer", "pose3d", "smpl_fitter", "head_registrar"] + ["pose2d"] * pose2d
-    out = [Stage(n, n, {**common, **parameters.get(n, {})}) for n in names]
     renderer = {**common, **parameters.get("face_renderer", {})}
-    out += [
-        Stage(f"{c}/face_renderer", "face_renderer", {**renderer, "camera": c}, f"/{c}")
-        for c in cameras
-    ]
-    return out
+    return {name: {**common, **parameters.get(name, {})} for name in names} | {
+        f"{camera}/face_renderer": {**renderer, "camera": camera} for camera in cameras
+    }
 
 
 class Graph:
@@ -193,33 +181,34 @@ class Graph:
 
     Parameters
     ----------
-    stages : list of Stage
+    stages : dict of str to dict
+        Parameters of each stage, by :func:`stages`.
     folder : Path
         For parameter files and the logs of the stages, one of each a stage.
     config : Path, optional
         Parameter file that holds for all stages, before their own parameters.
     """
 
-    def __init__(self, stages: list[Stage], folder: Path, config: Path | None = None):
-        self.stages = {stage.name: stage for stage in stages}
+    def __init__(self, stages: dict[str, dict], folder: Path, config: Path | None = None):
+        self.stages = stages
         self.folder = folder
         self.config = config or share("config/disguisor.yaml")
         self.processes: dict[str, subprocess.Popen] = {}
 
     def start(self, name: str) -> None:
         """Start one stage."""
-        stage = self.stages[name]
+        camera, _, stage = name.rpartition("/")
         stem = name.replace("/", "_")
         own = self.folder / f"{stem}.yaml"
         # Under its full name: a wildcard would lose to the wildcards of the configuration.
-        own.write_text(yaml.safe_dump({f"/{name}": {"ros__parameters": stage.parameters}}))
+        own.write_text(yaml.safe_dump({f"/{name}": {"ros__parameters": self.stages[name]}}))
         command = [
-            sys.executable, "-m", f"disguisor_ros.nodes.{stage.module}", "--ros-args",
+            sys.executable, "-m", f"disguisor_ros.nodes.{stage}", "--ros-args",
             "--params-file", str(self.config), "--params-file", str(own),
             "--enclave", f"/disguisor/{name}",
         ]  # fmt: skip
-        if stage.namespace:
-            command += ["-r", f"__ns:={stage.namespace}"]
+        if camera:
+            command += ["-r", f"__ns:=/{camera}"]
         log = (self.folder / f"{stem}.log").open("ab")
         self.processes[name] = subprocess.Popen(
             command,

@@ -228,11 +228,11 @@ def _malform_keypoints(message, rng):
 _MALFORM = {Image: _malform_image, CameraInfo: _malform_info, Keypoints2D: _malform_keypoints}
 
 
-def simulated(folder: Path, seed: int) -> Path:
+def simulated(folder: Path) -> Path:
     """Write a short bag of a small room and its truth, unless it is there already."""
     from disguisor_ros.sim.recording import Settings, record
 
     bag = folder / "room"
     if not bag.exists():
-        record(Settings("easy", 6.0, 5.0, 3, 640, 360, seed, 0, 0.0, (0.0, 0.0)), bag)
+        record(Settings("easy", 6.0, 5.0, 3, 640, 360, seed=6), bag)
     return bag

@@ -106,7 +106,7 @@ def _run(args, work: Path, stack: contextlib.ExitStack) -> dict:
     from disguisor_ros.run.recording import inspect
     from disguisor_ros.sim.truth import load_truth, truth_folder
 
-    bag = simulated(work, seed=6)
+    bag = simulated(work)
     recording = inspect(bag)
     tape = Tape(recording, load_truth(truth_folder(bag)))
     parameters = {
@@ -348,20 +348,17 @@ class Campaign:
             return Fault(name, camera, [camera], seconds, change, kinds)
         return getattr(self, "_" + name.replace(" ", "_"))(name, camera, seconds)
 
-    def _process_of(self, stage: str) -> subprocess.Popen:
-        return self.graph.processes[stage]
-
     def _cameras_of(self, stage: str) -> list[str]:
         return [stage.split("/")[0]] if "/" in stage else self.cameras
 
     def _kill(self, name, camera, seconds):
         stage = self.random.choice(list(self.graph.stages))
-        self._process_of(stage).kill()
+        self.graph.processes[stage].kill()
         return Fault(name, stage, self._cameras_of(stage), 0.0)
 
     def _stop(self, name, camera, seconds):
         stage = self.random.choice(list(self.graph.stages))
-        process = self._process_of(stage)
+        process = self.graph.processes[stage]
         process.send_signal(signal.SIGSTOP)
         return Fault(
             name, stage, self._cameras_of(stage), 2 * seconds,
