@@ -217,7 +217,7 @@ def test_compressed_images_are_recorded_instead_of_raw_ones(tmp_path):
     found = list(messages(tmp_path / "out", "/anonymized/image_raw/compressed"))
     assert len(found) == 6
     topic, _, raw, message = found[-1]
-    image, _ = compressed_color_array(message)
+    image = compressed_color_array(message)
     index = (header_of(raw)[0] - small_room.START_NS) // small_room.PERIOD_NS
     before = small_room.image(topic.split("/")[1], index)[..., ::-1]
     assert 0.3 < (image == before).all(axis=2).mean() < 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from disguisor_ros.bridge.images import cut_short
 from disguisor_ros.bridge.room_bag import RoomBag
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.errors import UserError
@@ -213,7 +214,7 @@ def _encoded(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]:
+    if cut_short(data):
         raise UserError(f"{path}: the JPEG is cut short")
     return data
 

@@ -52,14 +52,28 @@ def color_array(message) -> np.ndarray:
     return _pixels(message, np.uint8, channels)
 
 
-def compressed_color_array(message) -> tuple[np.ndarray, str]:
-    """Decoded pixels of a sensor_msgs/CompressedImage and the encoding that they are in.
+def read_color(message) -> tuple[np.ndarray, str]:
+    """Pixels of a sensor_msgs/Image or CompressedImage, and the encoding that they are in.
+
+    See :func:`color_array` and :func:`compressed_color_array`.
+    """
+    if hasattr(message, "format"):
+        return compressed_color_array(message), "bgr8"
+    return color_array(message), message.encoding
+
+
+def cut_short(data) -> bool:
+    """Whether bytes are a JPEG that lacks its end."""
+    return bytes(data[:2]) == b"\xff\xd8" and b"\xff\xd9" not in bytes(data[-_FILLED_UP:])
+
+
+def compressed_color_array(message) -> np.ndarray:
+    """Decoded pixels of a sensor_msgs/CompressedImage.
 
     Returns
     -------
-    image : ndarray, shape (height, width, 3), uint8
-    encoding : str
-        Always ``bgr8``.
+    ndarray, shape (height, width, 3), uint8
+        In the encoding ``bgr8``.
 
     Raises
     ------
@@ -67,8 +81,7 @@ def compressed_color_array(message) -> tuple[np.ndarray, str]:
         If the data are not a whole JPEG or PNG image.
     """
     data = np.frombuffer(message.data, dtype=np.uint8)
-    jpeg = data[:2].tobytes() == b"\xff\xd8"
-    if jpeg and b"\xff\xd9" not in data[-64:].tobytes():
+    if cut_short(data):
         raise ValueError("compressed image is cut short (JPEG without an end)")
     try:
         # Turned as its EXIF tag says, it would fit neither its calibration nor its keypoints.
@@ -82,7 +95,7 @@ def compressed_color_array(message) -> tuple[np.ndarray, str]:
     # Where bytes are missing all that follows moves up, out of the covers.
     if any(map(_tells_of_damage, complaints)):
         raise ValueError("compressed image is damaged (JPEG that lacks a part)")
-    return image, "bgr8"
+    return image
 
 
 def _tells_of_damage(complaint: bytes) -> bool:

@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
 from disguisor_ros.bridge.diagnostics import stage_values
-from disguisor_ros.bridge.images import color_array, to_rgb
+from disguisor_ros.bridge.images import read_color, to_rgb
 from disguisor_ros.bridge.messages import stamp_ns
 from disguisor_ros.eval.fault_record import FaultRecord, recorded
 from disguisor_ros.eval.fault_tape import KINDS, Tape
@@ -217,7 +217,7 @@ class Watch:
     def _on_image(self, camera: str, message: Image) -> None:
         now = time.monotonic()
         stamp = stamp_ns(message.header.stamp)
-        image = to_rgb(color_array(message), message.encoding)
+        image = to_rgb(*read_color(message))
         view = self.tape.view(camera, stamp)
         with self._lock:
             self.images += 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
 from disguisor_ros.bridge.diagnostics import stage_values
-from disguisor_ros.bridge.images import color_array, compressed_color_array, to_rgb
+from disguisor_ros.bridge.images import read_color, to_rgb
 from disguisor_ros.core.types import Region
 from disguisor_ros.errors import UserError
 
@@ -225,9 +225,7 @@ def pixels(message, topic: str) -> np.ndarray:
         If the encoding is not supported or the data do not fit.
     """
     try:
-        if hasattr(message, "format"):
-            return np.ascontiguousarray(to_rgb(*compressed_color_array(message)))
-        return np.ascontiguousarray(to_rgb(color_array(message), message.encoding))
+        return np.ascontiguousarray(to_rgb(*read_color(message)))
     except ValueError as error:
         raise UserError(f"{topic}: {error}") from error
 

@@ -16,12 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from disguisor_msgs.msg import FaceRegions, Heads
-from disguisor_ros.bridge.images import (
-    color_array,
-    compressed_color_array,
-    fill_image,
-    to_rgb,
-)
+from disguisor_ros.bridge.images import fill_image, read_color, to_rgb
 from disguisor_ros.bridge.messages import (
     flat,
     read_frame_set,
@@ -33,7 +28,7 @@ from disguisor_ros.core.anonymize import MASKS, MODES, AnonymizedImage, FaceRend
 from disguisor_ros.core.calibration_watch import suspicion
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.nodes.common.process import run_node
-from disguisor_ros.nodes.common.qos import RESULT, SENSOR, WORK
+from disguisor_ros.nodes.common.qos import RESULT, WORK
 from disguisor_ros.nodes.common.stage import StageNode
 
 
@@ -116,12 +111,7 @@ class FaceRendererNode(StageNode):
         self.info_publisher = self.offer(CameraInfo, f"/{camera}/anonymized/camera_info", RESULT)
         self.region_publisher = self.offer(FaceRegions, f"/{camera}/anonymized/regions", RESULT)
         self.listen_calibration("color", "depth", cameras=[camera])
-        if self.transport == "raw":
-            self.listen(Image, f"/{camera}/color/image_raw", self._on_color, SENSOR)
-        else:
-            self.listen(
-                CompressedImage, f"/{camera}/color/image_raw/compressed", self._on_color, SENSOR
-            )
+        self.listen_color(camera, self.transport, self._on_color)
         self.listen_depth([camera])
         self.listen_keypoints([camera])
         self.listen(Heads, "/disguisor/heads", self._on_heads, WORK)
@@ -245,9 +235,7 @@ class FaceRendererNode(StageNode):
         self._describe(message.header, anonymized)
 
     def _decode(self, message):
-        if self.transport == "compressed":
-            return compressed_color_array(message)
-        image, encoding = color_array(message), message.encoding
+        image, encoding = read_color(message)
         return (to_rgb(image, encoding), "rgb8") if encoding == "mono8" else (image, encoding)
 
     def _describe(self, header, anonymized):

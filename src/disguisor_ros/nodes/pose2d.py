@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
 
 from disguisor_msgs.msg import Keypoints2D, Persons3D
-from disguisor_ros.bridge.images import color_array, compressed_color_array, to_rgb
+from disguisor_ros.bridge.images import read_color, to_rgb
 from disguisor_ros.bridge.messages import read_persons, stamp_ns, write_keypoints
 from disguisor_ros.core.instant_queue import InstantQueue
 from disguisor_ros.core.pose2d import MODEL_TYPES, load_detector, regions_of
 from disguisor_ros.nodes.common.process import run_node
-from disguisor_ros.nodes.common.qos import RESULT, SENSOR
+from disguisor_ros.nodes.common.qos import RESULT
 from disguisor_ros.nodes.common.stage import StageNode
 from disguisor_ros.pose_models import default_face_model, default_model
 
@@ -73,11 +72,9 @@ class Pose2DNode(StageNode):
         self.listen_calibration("color")
         self.listen(Persons3D, "/disguisor/persons3d", self._on_persons, RESULT)
         for camera in self.cameras:
-            kind, topic = Image, f"/{camera}/color/image_raw"
-            if self.transport == "compressed":
-                kind, topic = CompressedImage, topic + "/compressed"
-            self.listen(kind, topic, lambda m, c=camera: self._on_image(c, m), SENSOR)
-            self.image_inputs[camera] = self.inputs[topic]
+            self.image_inputs[camera] = self.listen_color(
+                camera, self.transport, lambda m, c=camera: self._on_image(c, m)
+            )
 
     def reset(self):
         self.queue.reset()
@@ -111,11 +108,7 @@ class Pose2DNode(StageNode):
 
     def _process(self, camera, stamp, message):
         started = time.monotonic_ns()
-        if self.transport == "compressed":
-            image, encoding = compressed_color_array(message)
-        else:
-            image, encoding = color_array(message), message.encoding
-        rgb = np.ascontiguousarray(to_rgb(image, encoding))
+        rgb = np.ascontiguousarray(to_rgb(*read_color(message)))
         poses = self.detector(rgb, self._regions(camera, stamp, rgb.shape))
         self.outputs[camera].publish(write_keypoints(message.header, poses))
         self.figures[f"persons: {camera}"] = len(poses)

@@ -10,11 +10,7 @@ import numpy as np
 
 from disguisor_ros.bridge.bags import header_of, open_bag, raw_messages
 from disguisor_ros.bridge.calibration import WORLD_FRAME, CameraRig
-from disguisor_ros.bridge.images import (
-    color_array,
-    compressed_color_array,
-    depth_array,
-)
+from disguisor_ros.bridge.images import depth_array, read_color
 from disguisor_ros.errors import UserError
 
 _TYPES = {
@@ -225,8 +221,8 @@ def _check_camera(recording: Recording, camera: str, first: dict, rig: CameraRig
     calibrated = _checked(None, rig.camera, (camera, "color"))
     for topic in recording.inputs(camera):
         _checked(topic, rig.check_frame, (camera, "color"), first[topic].header.frame_id)
-    read = color_array if recording.transport == "raw" else lambda m: compressed_color_array(m)[0]
-    _check_size(color, _checked(color, read, first[color]), calibrated)
+    image, _ = _checked(color, read_color, first[color])
+    _check_size(color, image, calibrated)
     depth = f"/{camera}/depth/image_raw"
     if depth in first:
         image, _ = _checked(depth, depth_array, first[depth])

@@ -127,7 +127,9 @@ class ManagedNode(LifecycleNode):
         """Declare a parameter in seconds and return its value in nanoseconds."""
         return int(1e9 * self.parameter(name, default_s, description, bounds))
 
-    def listen(self, kind, topic: str, callback: Callable, qos: QoSProfile, raw=False) -> None:
+    def listen(
+        self, kind, topic: str, callback: Callable, qos: QoSProfile, raw=False
+    ) -> Subscription:
         """Subscribe; a message that the callback refuses with ValueError is counted, not fatal."""
         self.heard[topic] = False
         take, work = self.guarded(callback, topic), self.guarded(self.work)
@@ -147,6 +149,7 @@ class ManagedNode(LifecycleNode):
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             event_callbacks=NO_EVENTS,
         )
+        return self.inputs[topic]
 
     def offer(self, kind, topic: str, qos: QoSProfile):
         """Advertise a topic."""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, Image
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from disguisor_msgs.msg import Keypoints2D
@@ -111,6 +112,13 @@ class StageNode(ManagedNode):
             except ValueError as error:
                 self.dropped("no calibration", str(error))
         return out
+
+    def listen_color(self, camera: str, transport: str, callback: Callable) -> Subscription:
+        """Subscribe to the colour images of a camera, ``raw`` or ``compressed``."""
+        kind, topic = Image, f"/{camera}/color/image_raw"
+        if transport == "compressed":
+            kind, topic = CompressedImage, f"{topic}/compressed"
+        return self.listen(kind, topic, callback, SENSOR)
 
     # Inputs that are kept by stamp.
 
