@@ -46,6 +46,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def shown(value) -> str:
+    """A figure as tables show it."""
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, (bool, int)) else f"{value:.4g}"
+
+
 def write_figures(path: Path, figures: dict) -> None:
     """Write figures as JSON; :mod:`disguisor_ros.cli` has made the folder."""
     with whole_file(path) as partial:

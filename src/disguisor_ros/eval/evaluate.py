@@ -24,8 +24,13 @@ from disguisor_ros.eval.peers import (
 )
 from disguisor_ros.eval.report import Crop, cut, write_report
 from disguisor_ros.eval.scores import Face, ImageScore, score_image
-from disguisor_ros.eval.summary import breakdown, summarize
-from disguisor_ros.figures import make_folder, write_figures
+from disguisor_ros.eval.summary import (
+    breakdown,
+    mean_or_none,
+    percentile_or_none,
+    summarize,
+)
+from disguisor_ros.figures import make_folder, shown, write_figures
 from disguisor_ros.progress import track
 from disguisor_ros.sim.truth import Truth, load_truth, truth_folder
 
@@ -179,17 +184,17 @@ def print_summary(result: dict, console: Console) -> None:
     for title in ("all images", *(f"{name}, sample" for name in peers)):
         table.add_column(title, justify="right")
     for row in _SHOWN:
-        table.add_row(row, *(_cell(figures[row]) for figures in (result, *peers.values())))
+        table.add_row(row, *(shown(figures[row]) for figures in (result, *peers.values())))
     console.print(table)
     frames = result["frames"]
     console.print(
         f"frames: {frames['frames_in']} in, {frames['frames_out']} out,"
         f" {frames['frames_withheld']} withheld; headers preserved: {frames['headers_preserved']};"
-        f" latency (median): {_cell(result['latency_ms'])} ms",
+        f" latency (median): {shown(result['latency_ms'])} ms",
         soft_wrap=True,
     )
     realism = result["realism"]
-    recalls = ", ".join(f"{name} {_cell(value)}" for name, value in realism["peer_recall"].items())
+    recalls = ", ".join(f"{name} {shown(value)}" for name, value in realism["peer_recall"].items())
     if recalls:
         console.print(
             f"realism: recall of peers on {realism['frontal_unmasked_faces']} unmasked frontal"
@@ -221,10 +226,10 @@ def _result(truth: Truth, pairs: BagPair, images: list[ImageScore]) -> dict:
         "seed": truth.data["seed"],
         "cameras": pairs.cameras,
         **summarize(images),
-        "frontal_unmasked_recall": _share(frontal_found(images, _bare(truth))),
-        "latency_ms": _quantile(latencies, 50),
-        "latency_ms_p95": _quantile(latencies, 95),
-        "latency_ms_max": _quantile(latencies, 100),
+        "frontal_unmasked_recall": mean_or_none(frontal_found(images, _bare(truth))),
+        "latency_ms": percentile_or_none(latencies, 50),
+        "latency_ms_p95": percentile_or_none(latencies, 95),
+        "latency_ms_max": percentile_or_none(latencies, 100),
         "stage_ms": pairs.stage_ms,
         "frames": pairs.frames(),
         "breakdown": breakdown(images, wearing),
@@ -237,13 +242,13 @@ def _peers(truth: Truth, same: list[ImageScore], peers: list[PeerScore]) -> dict
         return {}
     ours = summarize(same) | {
         "package": "the anonymized bag itself",
-        "frontal_unmasked_recall": _share(frontal_found(same, _bare(truth))),
+        "frontal_unmasked_recall": mean_or_none(frontal_found(same, _bare(truth))),
     }
     return {"disguisor": ours} | {peer.peer.name: peer.summary() for peer in peers}
 
 
 def _realism(peers: list[PeerScore]) -> dict:
-    known = {peer.peer.name: _share(peer.frontal) for peer in peers if peer.frontal}
+    known = {peer.peer.name: mean_or_none(peer.frontal) for peer in peers if peer.frontal}
     return {
         "frontal_unmasked_faces": max((len(peer.frontal) for peer in peers), default=0),
         "peer_recall": known,
@@ -328,17 +333,3 @@ def _keep_worst(worst: dict, score: ImageScore, pair: Pair) -> None:
         kept = worst.get(key)
         if kept is None or (face.coverage, face.iou) < (kept.coverage, kept.iou):
             worst[key] = cut(pair, score.index, face)
-
-
-def _share(found: list[bool]) -> float | None:
-    return float(np.mean(found)) if found else None
-
-
-def _quantile(values: np.ndarray, percent: float) -> float | None:
-    return float(np.percentile(values, percent)) if len(values) else None
-
-
-def _cell(value) -> str:
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, (bool, int)) else f"{value:.4g}"

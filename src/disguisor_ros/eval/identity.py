@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from disguisor_ros.eval.scores import Face
+from disguisor_ros.eval.summary import mean_or_none
 
 #: Distance of two embeddings below which dlib's model takes two faces for one person.
 SAME_PERSON = 0.6
@@ -94,9 +95,9 @@ class Identity:
             "persons": len(set(self._persons)),
             "distance_before_after": float(moved.mean()),
             "taken_for_same": float((moved < SAME_PERSON).mean()),
-            "others_taken_for_same": _mean(between[~same] < SAME_PERSON),
-            "distance_same_person": _mean(between[same & others]),
-            "distance_other_persons": _mean(between[~same]),
+            "others_taken_for_same": mean_or_none(between[~same] < SAME_PERSON),
+            "distance_same_person": mean_or_none(between[same & others]),
+            "distance_other_persons": mean_or_none(between[~same]),
             "rank1_before": rank1(before, before, persons),
             "rank1_after": rank1(after, before, persons),
             "rank1_chance": rank1_chance(persons),
@@ -125,7 +126,3 @@ def rank1_chance(persons: np.ndarray) -> float:
         return 0.0
     same = persons[:, None] == persons[None]
     return float((same.sum(axis=1) - 1).mean() / (len(persons) - 1))
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None

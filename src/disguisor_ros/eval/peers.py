@@ -11,7 +11,7 @@ import numpy as np
 from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.core.types import Region
 from disguisor_ros.eval.scores import Face, ImageScore, score_image
-from disguisor_ros.eval.summary import summarize
+from disguisor_ros.eval.summary import mean_or_none, summarize
 
 #: A face that any face detector should find: unmasked, towards the camera, large (its height, as
 #: WIDER FACE measures size) and free. The visible share falls with the angle too.
@@ -130,7 +130,7 @@ class PeerScore:
         return summarize(self.images) | {
             "package": self.peer.package,
             "ms_per_image": 1e3 * float(np.median(self.seconds)) if self.seconds else None,
-            "frontal_unmasked_recall": float(np.mean(self.frontal)) if self.frontal else None,
+            "frontal_unmasked_recall": mean_or_none(self.frontal),
         }
 
     def detector_summary(self) -> dict:

@@ -24,6 +24,7 @@ from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.tracking import body_distance
 from disguisor_ros.core.types import DepthView, Person3D
 from disguisor_ros.eval.detected_views import detected_views
+from disguisor_ros.eval.summary import mean_or_none
 from disguisor_ros.run.recording import inspect
 from disguisor_ros.sim.truth import load_truth, truth_folder
 
@@ -202,22 +203,19 @@ class Tally:
         return {
             "frames": self.frames,
             "persons": {str(n): len(self.found[n]) for n in (0, 1, 2, 3)},
-            "found": {str(n): _mean(self.found[n]) for n in (0, 1, 2, 3)},
-            "found_detected": _mean(detected),
+            "found": {str(n): mean_or_none(self.found[n]) for n in (0, 1, 2, 3)},
+            "found_detected": mean_or_none(detected),
             "joint_error_cm": {
-                str(n): 100 * _mean(self.errors[n]) if self.errors[n] else None for n in (1, 2, 3)
+                str(n): 100 * mean_or_none(self.errors[n]) if self.errors[n] else None
+                for n in (1, 2, 3)
             },
-            "joint_error_seen_cm": 100 * _mean(self.seen) if self.seen else None,
+            "joint_error_seen_cm": 100 * mean_or_none(self.seen) if self.seen else None,
             "switches_per_person_minute": self.switches / minutes if minutes else None,
             "ghosts_per_frame": self.ghosts / max(self.frames, 1),
             "ghosts_sure_per_frame": self.sure_ghosts / max(self.frames, 1),
             "doubles_per_frame": self.doubles / max(self.frames, 1),
-            "single_within_sigma": [_mean(within < 1), _mean(within < 2)],
+            "single_within_sigma": [mean_or_none(within < 1), mean_or_none(within < 2)],
         }
-
-
-def _mean(values) -> float | None:
-    return float(np.mean(values)) if len(values) else None
 
 
 def print_bag(figures: dict[str, dict]) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from disguisor_ros.errors import UserError
+from disguisor_ros.figures import shown
 from disguisor_ros.sim.command import SCENARIOS
 
 #: Rows of the table, and the keys of scores.json that they show.
@@ -94,7 +95,7 @@ def markdown(scores: dict[str, dict], minutes: dict[str, float]) -> str:
         lines.append(f"| {title} | " + " | ".join(values) + " |")
 
     for title, key in _FIGURES.items():
-        row(title, [_cell(score[key]) for score in scores.values()])
+        row(title, [shown(score[key]) for score in scores.values()])
     row("frames in / out", [
         f"{score['frames']['frames_in']} / {score['frames']['frames_out']}"
         for score in scores.values()
@@ -103,7 +104,7 @@ def markdown(scores: dict[str, dict], minutes: dict[str, float]) -> str:
     for name in names:
         for title, key in _PEER_FIGURES.items():
             peers = [score["peers"].get(name, {}) for score in scores.values()]
-            row(f"{name} (sample): {title}", [_cell(peer.get(key)) for peer in peers])
+            row(f"{name} (sample): {title}", [shown(peer.get(key)) for peer in peers])
     row("minutes", [f"{value:.1f}" for value in minutes.values()])
     return "\n".join(lines) + "\n"
 
@@ -120,9 +121,3 @@ def _disguisor(*arguments) -> None:
 def _remove(folders) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _cell(value) -> str:
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, (bool, int)) else f"{value:.4g}"

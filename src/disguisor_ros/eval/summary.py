@@ -162,6 +162,16 @@ def _psnr(squared_error: float, samples: int) -> float | None:
     return float(10 * np.log10(255.0**2 * samples / squared_error))
 
 
+def mean_or_none(values) -> float | None:
+    """Mean of numbers; None of none."""
+    return float(np.mean(values)) if len(values) else None
+
+
+def percentile_or_none(values, percent: float) -> float | None:
+    """Percentile of numbers; None of none."""
+    return float(np.percentile(values, percent)) if len(values) else None
+
+
 def _mean(values) -> float:
     values = [float(value) for value in values]
     return float(np.mean(values)) if values else 0.0
