@@ -28,12 +28,11 @@ def main(args) -> int:
     _make_way(args.out)
     steps = (
         ["simulate", "--scenario", args.scenario, "--seconds", str(args.seconds),
-         "--fps", str(args.fps), "--cameras", "4", "--resolution", "1280x720",
-         "--seed", str(args.seed), str(room)],
+         "--fps", str(args.fps), "--seed", str(args.seed), str(room)],
         ["run", "--bag", str(room), "--out", str(anonymized)],
         ["preview", "--bag", str(room), "--anonymized", str(anonymized), "--out", str(args.out)],
         ["evaluate", "--bag", str(room), "--anonymized", str(anonymized),
-         "--truth", f"{room}.truth", "--report", str(args.out / "report"), "--peer-images", "0"],
+         "--report", str(args.out / "report"), "--peer-images", "0"],
     )  # fmt: skip
     for step in steps:
         print(f"$ disguisor {' '.join(step)}", file=sys.stderr)

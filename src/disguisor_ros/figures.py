@@ -1,4 +1,4 @@
-"""Files of figures and pictures: whole or not at all, and refused before the work."""
+"""Figures in tables and files; files are whole or not at all, and refused before the work."""
 
 from __future__ import annotations
 
@@ -47,10 +47,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def shown(value) -> str:
-    """A figure as tables show it."""
+    """A figure with its four leading digits; a count or yes and no as they are."""
     if value is None:
         return "–"
     return str(value) if isinstance(value, (bool, int)) else f"{value:.4g}"
+
+
+def rounded(value: float | None, digits: int) -> str:
+    """A figure with so many digits after the point."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def write_figures(path: Path, figures: dict) -> None:

@@ -232,7 +232,7 @@ def _replace(image: np.ndarray, covers: list[Cover], mode: str, rgb: tuple[int, 
         over = cover.replaced & (cover.drawn if cover.drawn is not None else False)
         write = over | (cover.replaced & ~done[cover.slices])
         target = image[cover.slices]
-        for channel, source in zip(rgb, range(3), strict=True):
+        for source, channel in enumerate(rgb):
             target[..., channel][write] = fill[..., source][write]
         if image.shape[2] == 4:
             target[..., 3][write] = 255

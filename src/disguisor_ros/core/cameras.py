@@ -175,7 +175,7 @@ class Camera:
         flat = np.ascontiguousarray(pixels.reshape(-1, 1, 2))
         if len(flat) == 0:
             return pixels.copy()
-        if self.model == "equidistant":
+        if self.fisheye:
             out = cv2.fisheye.undistortPoints(flat, self.matrix, self.distortion)
         else:
             criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 1e-9)
@@ -244,14 +244,14 @@ class Camera:
         """Normalised radius up to which what is farther from the axis is so in the image, too."""
         radius = np.tan(np.deg2rad(np.arange(0.0, 89.6, 0.1)))
         radial = self.distortion.copy()
-        if self.model != "equidistant":
+        if not self.fisheye:
             radial[2:4] = radial[8:] = 0.0  # tangential, thin prism and tilt: small, not round
         image = self._distorted(np.stack([radius, np.zeros_like(radius)], axis=1), radial)[:, 0]
         back = np.flatnonzero(np.diff(image) <= 0)
         return float(radius[back[0]]) if len(back) else np.inf
 
     def _distorted(self, points: np.ndarray, distortion: np.ndarray) -> np.ndarray:
-        if self.model == "equidistant":
+        if self.fisheye:
             pixels = cv2.fisheye.distortPoints(points[:, None], np.eye(3), distortion)
         else:
             rays = np.concatenate([points, np.ones((len(points), 1))], axis=1)

@@ -88,12 +88,7 @@ class FaceDetector:
         corner = center - extent / 2
         points = landmarks[:, y, x].T.reshape(-1, 5, 2)[..., ::-1]
         points = corner[:, None] + points * extent[:, None]
-        return self._rows(box, corner, extent, points, heatmap[0, y, x])
-
-    @staticmethod
-    def _rows(box, corner, extent, points, scores) -> np.ndarray:
-        corner = box.to_image(corner)
-        points = box.to_image(points)
+        corner, points, scores = box.to_image(corner), box.to_image(points), heatmap[0, y, x]
         rows = np.concatenate(
             [corner, extent / box.scale, scores[:, None], points.reshape(-1, 10)], axis=1
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class _Solution:
     translation: np.ndarray
     rotations: np.ndarray
     lengths: np.ndarray
-    normal: np.ndarray = field(default=None)
+    normal: np.ndarray | None = None
 
 
 class BodyFitter:

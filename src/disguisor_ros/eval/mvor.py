@@ -14,7 +14,7 @@ from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.eval.datasets import MVOR_COCO, MVOR_JOINTS, Mvor, load_mvor
 from disguisor_ros.eval.detected_views import detected_views
-from disguisor_ros.figures import write_figures
+from disguisor_ros.figures import rounded, write_figures
 from disguisor_ros.progress import track
 
 #: An annotated person counts as found when the shoulders are off by less, metres.
@@ -117,26 +117,22 @@ def _print(figures: dict) -> None:
         table.add_row(
             views,
             str(figures["persons"][views]),
-            _number(figures["recall_by_views"][views], 3),
-            _number(figures["mpjpe_cm"][views], 1),
-            _number(figures["mpjpe_cm_without_hips"][views], 1),
+            rounded(figures["recall_by_views"][views], 3),
+            rounded(figures["mpjpe_cm"][views], 1),
+            rounded(figures["mpjpe_cm_without_hips"][views], 1),
         )
     table.add_row(
         "2-3",
         "",
-        _number(figures["recall_multiview"], 3),
-        _number(figures["mpjpe_cm_multiview"], 1),
+        rounded(figures["recall_multiview"], 3),
+        rounded(figures["mpjpe_cm_multiview"], 1),
     )
     console = Console()
     console.print(table)
     console.print(
-        f"recall of persons that one or more views detected: {_number(figures['recall'], 3)}"
+        f"recall of persons that one or more views detected: {rounded(figures['recall'], 3)}"
     )
     joints = Table("joint (2-3 views)", "error cm")
     for name, value in figures["joint_cm"].items():
-        joints.add_row(name.replace("_", " "), _number(value, 1))
+        joints.add_row(name.replace("_", " "), rounded(value, 1))
     console.print(joints)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -15,7 +15,7 @@ from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.skeleton import STANDING_M
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.pose3d_bag import measure_bag, print_bag
-from disguisor_ros.figures import write_figures
+from disguisor_ros.figures import rounded, write_figures
 from disguisor_ros.progress import track
 
 #: What one curve varies while the other number stays as asked.
@@ -179,7 +179,7 @@ def _print(rows: list[dict]) -> None:
             str(row["persons"]),
             f"{row['ms_per_frame']:.1f}",
             f"{row['ms_p95']:.1f}",
-            "-" if row["found"] is None else f"{row['found']:.3f}",
-            "-" if row["joint_error_cm"] is None else f"{row['joint_error_cm']:.1f}",
+            rounded(row["found"], 3),
+            rounded(row["joint_error_cm"], 1),
         )
     Console().print(table)

@@ -25,6 +25,7 @@ from disguisor_ros.core.tracking import body_distance
 from disguisor_ros.core.types import DepthView, Person3D
 from disguisor_ros.eval.detected_views import detected_views
 from disguisor_ros.eval.summary import mean_or_none
+from disguisor_ros.figures import rounded
 from disguisor_ros.run.recording import inspect
 from disguisor_ros.sim.truth import load_truth, truth_folder
 
@@ -224,7 +225,7 @@ def print_bag(figures: dict[str, dict]) -> None:
 
     def row(name, pick, digits=3):
         values = (pick(column) for column in figures.values())
-        table.add_row(name, *("-" if v is None else f"{v:.{digits}f}" for v in values))
+        table.add_row(name, *(rounded(value, digits) for value in values))
 
     for n, name in (("1", "1 view"), ("2", "2 views"), ("3", "3 or more views")):
         row(f"found, detected in {name}", lambda f, n=n: f["found"][n])
