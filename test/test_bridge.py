@@ -193,6 +193,14 @@ def info(frame="optical", **change):
     return CameraInfo(header=Header(frame_id=frame), **{**fields, **change})
 
 
+def calibrated(message, transforms=None):
+    """The camera of a camera_info and transforms."""
+    rig = CameraRig()
+    rig.add_transforms(transforms or transform("world", "optical"))
+    rig.add_info(("cn01", "color"), message)
+    return rig.camera(("cn01", "color"))
+
+
 def test_transforms_are_chained_from_the_world():
     rig = CameraRig()
     rig.add_transforms(transform("world", "mount", x=1.0, turn=(0.0, 0.0, 0.0, 1.0)))
@@ -203,11 +211,8 @@ def test_transforms_are_chained_from_the_world():
 
 @pytest.mark.parametrize("change", [{"binning_x": 2}, {"roi": RegionOfInterest(x_offset=8)}])
 def test_the_calibration_of_another_image_than_the_published_one_is_refused(change):
-    rig = CameraRig()
-    rig.add_transforms(transform("world", "optical"))
-    rig.add_info(("cn01", "color"), info(**change))
     with pytest.raises(ValueError, match="cn01/color/camera_info: binning"):
-        rig.camera(("cn01", "color"))
+        calibrated(info(**change))
 
 
 def middle(x, y, width=640, height=480):
@@ -221,11 +226,8 @@ def middle(x, y, width=640, height=480):
      (middle(320, 240, 1280, 720), "641x481"), (middle(960, 540, 1280, 720), "1921x1081")],
 )  # fmt: skip
 def test_intrinsics_of_another_resolution_are_refused(wrong, meant):
-    rig = CameraRig()
-    rig.add_transforms(transform("world", "optical"))
-    rig.add_info(("cn01", "color"), wrong)
     with pytest.raises(ValueError, match=f"cn01/color/camera_info: k is of .* {meant}, not of"):
-        rig.camera(("cn01", "color"))
+        calibrated(wrong)
 
 
 @pytest.mark.parametrize(
@@ -235,19 +237,13 @@ def test_intrinsics_of_another_resolution_are_refused(wrong, meant):
 )  # fmt: skip
 def test_lenses_that_are_off_the_middle_and_cut_images_are_not(real):
     """An Azure Kinect's depth, the worst of Panoptic's, and parts of an image."""
-    rig = CameraRig()
-    rig.add_transforms(transform("world", "optical"))
-    rig.add_info(("cn01", "color"), real)
-    assert rig.camera(("cn01", "color")).width == real.width
+    assert calibrated(real).width == real.width
 
 
 def test_a_pose_that_is_not_of_the_optical_frame_is_refused():
     """That of camera_link: its z axis, which points up, would be the direction of view."""
-    rig = CameraRig()
-    rig.add_transforms(transform("world", "optical", turn=(0.0, 0.2, 0.0, 1.0)))
-    rig.add_info(("cn01", "color"), info())
     with pytest.raises(ValueError, match="optical looks at the ceiling"):
-        rig.camera(("cn01", "color"))
+        calibrated(info(), transform("world", "optical", turn=(0.0, 0.2, 0.0, 1.0)))
 
 
 def test_a_new_calibration_replaces_the_old(monkeypatch):

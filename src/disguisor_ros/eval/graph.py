@@ -17,6 +17,7 @@ from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.rendering import Window
 from disguisor_ros.core.rotations import yaw_matrix
 from disguisor_ros.errors import UserError
+from disguisor_ros.eval.head_scenes import add_mesh
 from disguisor_ros.eval.pose3d import ring_of_cameras
 from disguisor_ros.figures import write_figures
 
@@ -154,10 +155,9 @@ def _resized(camera: Camera, name: str, size: tuple[int, int]) -> Camera:
 def _scene(model, turns, places) -> o3d.t.geometry.RaycastingScene:
     scene = o3d.t.geometry.RaycastingScene()
     for turn, place in zip(turns, places, strict=True):
-        vertices = (model.vertices @ turn.T + place).astype(np.float32)
-        scene.add_triangles(vertices, model.faces.astype(np.uint32))
-    floor = np.array([[-6, -6, 0], [6, -6, 0], [6, 6, 0], [-6, 6, 0]], dtype=np.float32)
-    scene.add_triangles(floor, np.array([[0, 1, 2], [0, 2, 3]], dtype=np.uint32))
+        add_mesh(scene, model.vertices @ turn.T + place, model.faces)
+    floor = np.array([[-6, -6, 0], [6, -6, 0], [6, 6, 0], [-6, 6, 0]])
+    add_mesh(scene, floor, np.array([[0, 1, 2], [0, 2, 3]]))
     return scene
 
 
