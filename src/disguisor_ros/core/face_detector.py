@@ -10,8 +10,8 @@ import numpy as np
 from disguisor_ros.core.onnx_session import (
     Letterbox,
     check_image,
+    declares,
     describe,
-    fits,
     open_session,
 )
 
@@ -43,11 +43,8 @@ class FaceDetector:
     """
 
     def __init__(self, session):
-        shapes = [output.shape for output in session.get_outputs()]
-        good = len(shapes) == 4 and fits(session.get_inputs()[0].shape, (1, 3, None, None))
-        for shape, channels in zip(shapes, (1, 2, 2, 10)):
-            good = good and fits(shape, (1, channels, None, None))
-        if not good:
+        outputs = tuple((1, channels, None, None) for channels in (1, 2, 2, 10))
+        if not declares(session, "float", (1, 3, None, None), outputs):
             raise ValueError(
                 "not a CenterFace network: expected input (1, 3, H, W) and outputs with 1, 2, 2"
                 f" and 10 channels; the file has {describe(session)}"

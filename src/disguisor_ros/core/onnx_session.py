@@ -59,11 +59,33 @@ def describe(session) -> str:
     return " -> ".join(sides)
 
 
-def fits(shape: list, pattern: tuple) -> bool:
-    """Whether a declared tensor shape can be ``pattern``; None and names stand for any size."""
-    return len(shape) == len(pattern) and all(
+def declares(session, kind: str, input_shape: tuple, output_shapes: tuple) -> bool:
+    """Whether a session has one input of a kind and shape, and outputs of these shapes.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+    kind : str
+        Of the numbers, for example ``float``.
+    input_shape : tuple
+    output_shapes : tuple of tuple
+        In the order of the outputs; None stands for any size.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    return (
+        len(inputs) == 1
+        and inputs[0].type == f"tensor({kind})"
+        and _fits(inputs[0].shape, input_shape)
+        and len(outputs) == len(output_shapes)
+        and all(_fits(output.shape, shape) for output, shape in zip(outputs, output_shapes))
+    )
+
+
+def _fits(declared: list, shape: tuple) -> bool:
+    """Whether a declared shape can be another one; None and names stand for any size."""
+    return len(declared) == len(shape) and all(
         want is None or not isinstance(have, int) or have == want
-        for have, want in zip(shape, pattern)
+        for have, want in zip(declared, shape)
     )
 
 

@@ -1,7 +1,7 @@
 """Families of pose networks: what goes in, what comes out, and how it becomes COCO-17 poses.
 
 Every family is a class with the same call, ``poses, scores = model(image, side)``. Adding one
-means writing ``check``, ``tensor`` and ``decode``.
+means writing what its tensors are, ``tensor`` and ``decode``.
 """
 # ruff: noqa: D102 (what the methods of a family do is said in PoseModel)
 
@@ -15,8 +15,8 @@ import numpy as np
 from disguisor_ros.core.onnx_session import (
     Letterbox,
     check_image,
+    declares,
     describe,
-    fits,
     open_session,
 )
 
@@ -45,6 +45,9 @@ class PoseModel:
 
     #: Tensor layout of the family in words, for messages and docs.
     layout = ""
+    #: Type and shape of the input, and shapes of the outputs in each layout there is.
+    input_type, input_shape = "float", (1, 3, None, None)
+    output_shapes: tuple[tuple, ...] = ()
     #: Longer side of the input that networks of free input size work best with, pixels.
     side = 640
     #: Grey value around the image.
@@ -53,17 +56,19 @@ class PoseModel:
     min_score = 0.3
 
     def __init__(self, session):
-        if not self.check(session):
+        if not any(
+            declares(session, self.input_type, self.input_shape, shapes)
+            for shapes in self.output_shapes
+        ):
             raise ValueError(
                 f"not a {type(self).__name__} network: expected {self.layout};"
                 f" the file has {describe(session)}"
             )
-        self.session = session
-        self.input = session.get_inputs()[0].name
-        shape = session.get_inputs()[0].shape
-        size = shape[2:] if shape[1] == 3 else shape[1:3]
+        self.session, (tensor,) = session, session.get_inputs()
+        self.input = tensor.name
+        size = tuple(n for n, known in zip(tensor.shape, self.input_shape) if known is None)
         #: (height, width) of the input when the file fixes it, else None.
-        self.size = tuple(size) if all(isinstance(n, int) for n in size) else None
+        self.size = size if all(isinstance(n, int) for n in size) else None
 
     def __call__(
         self, image: np.ndarray, side: int | None = None, min_score: float | None = None
@@ -98,10 +103,6 @@ class PoseModel:
         poses[..., 2] = np.clip(poses[..., 2], 0.0, 1.0)
         return poses, scores
 
-    def check(self, session) -> bool:
-        """Whether the declared tensors are those of the family."""
-        raise NotImplementedError
-
     def tensor(self, image: np.ndarray) -> np.ndarray:
         """Input tensor from an RGB image of the network's size."""
         raise NotImplementedError
@@ -128,25 +129,14 @@ class MoveNet(PoseModel):
         " or the heads at a quarter of the size, outputs center (1, h, w, 1), box_size (.., 2),"
         " box_offset (.., 2), regression (.., 34), heatmap (.., 17), offset (.., 34), y before x"
     )
+    input_type, input_shape = "int32", (1, None, None, 3)
+    output_shapes = (
+        ((1, None, 56),),
+        tuple((1, None, None, channels) for channels in (1, 2, 2, 34, 17, 34)),
+    )
     side = 512
     pad = 0
     min_score = 0.1
-    #: Channels of the heads.
-    heads = (1, 2, 2, 34, 17, 34)
-
-    def check(self, session):
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        shapes = [output.shape for output in outputs]
-        decoded = len(shapes) == 1 and fits(shapes[0], (1, None, 56))
-        heads = len(shapes) == len(self.heads) and all(
-            fits(shape, (1, None, None, n)) for shape, n in zip(shapes, self.heads)
-        )
-        return (
-            len(inputs) == 1
-            and fits(inputs[0].shape, (1, None, None, 3))
-            and inputs[0].type == "tensor(int32)"
-            and (decoded or heads)
-        )
 
     def tensor(self, image):
         return image[None].astype(np.int32)
@@ -221,15 +211,7 @@ class Rtmo(PoseModel):
         "input (N, 3, H, W) float BGR 0-255, outputs dets (N, people, 5): x1 y1 x2 y2 score,"
         " and keypoints (N, people, 17, 3): x y score, in input pixels"
     )
-
-    def check(self, session):
-        shapes = [output.shape for output in session.get_outputs()]
-        return (
-            _is_image_input(session)
-            and len(shapes) == 2
-            and fits(shapes[0], (1, None, 5))
-            and fits(shapes[1], (1, None, 17, 3))
-        )
+    output_shapes = (((1, None, 5), (1, None, 17, 3)),)
 
     def tensor(self, image):
         return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None], np.float32)
@@ -251,14 +233,7 @@ class YoloPose(PoseModel):
         " 17 x (x, y, score), or (N, people, 57): box x1 y1 x2 y2, score, class,"
         " 17 x (x, y, score)"
     )
-
-    def check(self, session):
-        outputs = session.get_outputs()
-        return (
-            _is_image_input(session)
-            and len(outputs) == 1
-            and any(fits(outputs[0].shape, s) for s in ((1, 56, None), (1, None, 57)))
-        )
+    output_shapes = ((1, 56, None),), ((1, None, 57),)
 
     def tensor(self, image):
         return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / 255
@@ -284,20 +259,12 @@ class Dekr(PoseModel):
         "input (N, 3, H, W) float RGB, ImageNet normalised, outputs heatmaps (N, 18, H/4, W/4)"
         " (17 joints, centre last) and displacements (N, 34, H/4, W/4): 17 x (dx, dy) in cells"
     )
+    output_shapes = (((1, 18, None, None), (1, 34, None, None)),)
     side = 768
     pad = 0
     min_score = 0.1
     mean = np.array([123.675, 116.28, 103.53], np.float32)
     std = np.array([58.395, 57.12, 57.375], np.float32)
-
-    def check(self, session):
-        shapes = [output.shape for output in session.get_outputs()]
-        return (
-            _is_image_input(session)
-            and len(shapes) == 2
-            and fits(shapes[0], (1, 18, None, None))
-            and fits(shapes[1], (1, 34, None, None))
-        )
 
     def tensor(self, image):
         return np.ascontiguousarray(((image - self.mean) / self.std).transpose(2, 0, 1)[None])
@@ -316,15 +283,6 @@ class Dekr(PoseModel):
         stride = np.array([size[1] / center.shape[1], size[0] / center.shape[0]])
         pixels = joints * stride + 0.5
         return np.concatenate([pixels, scores[..., None]], axis=-1), center[y, x]
-
-
-def _is_image_input(session) -> bool:
-    inputs = session.get_inputs()
-    return (
-        len(inputs) == 1
-        and fits(inputs[0].shape, (1, 3, None, None))
-        and inputs[0].type == "tensor(float)"
-    )
 
 
 #: Name of a family, as users give it, -> its class.
