@@ -294,11 +294,12 @@ def test_a_zero_quaternion_is_refused():
 
 
 def test_markers_of_people_who_left_are_deleted():
-    markers = MeshMarkers("heads", np.array([[0, 1, 2]]), 0.9)
-    mesh = np.zeros((3, 3))
+    mesh = np.eye(3)
+    markers = MeshMarkers("heads", mesh, np.array([[0, 1, 2]]), count=1, opacity=0.9)
     markers.message(Header(), {1: mesh, 2: mesh})
-    second = {m.id: m.action for m in markers.message(Header(), {2: mesh}).markers}
-    assert second == {1: 2, 2: 0}  # DELETE, ADD
+    second = markers.message(Header(), {2: mesh}).markers
+    assert {m.id: m.action for m in second} == {1: 2, 2: 0}  # DELETE, ADD
+    assert [len(m.points) for m in second] == [0, 3]
 
 
 def test_coarse_triangles_keep_the_shape_on_the_mesh_own_vertices():

@@ -376,6 +376,12 @@ def test_left_jacobian_inverse_is_the_derivative_of_log(rotvec, direction):
         np.testing.assert_allclose(left_jacobian_inverse(rotvec) @ direction, slope, atol=1e-4)
 
 
-def test_smallest_rotation_between_directions():
-    turn = rotation_between(np.array([1.0, 0, 0]), np.array([0, 2.0, 0]))
-    np.testing.assert_allclose(turn, yaw_matrix(np.pi / 2), atol=1e-12)
+@pytest.mark.parametrize(
+    "a, b", [((1, 0, 0), (0, 1, 0)), ((1, 0, 0), (-1, 0, 0)), ((0, 0, 2), (0, 0, 5))]
+)
+def test_rotation_between_takes_one_direction_to_the_other_and_turns_no_more(a, b):
+    rotation = rotation_between(np.array(a), np.array(b))
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    assert np.allclose(rotation @ a, b)
+    assert np.linalg.det(rotation) == pytest.approx(1)
+    assert np.trace(rotation) == pytest.approx(1 + 2 * a @ b)

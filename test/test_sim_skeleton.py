@@ -1,11 +1,9 @@
 """Forward and inverse kinematics of the simulated people."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disguisor_ros.core.rotations import rotation_between
 from disguisor_ros.sim.skeleton import BONES, Pose, bone_transforms
 
 HEADS = {bone: np.zeros(3) for bone in BONES} | {
@@ -62,13 +60,3 @@ def test_transforms_are_rigid():
     )
     rotations = bone_transforms(HEADS, pose)[:, :3, :3]
     assert np.allclose(rotations @ np.swapaxes(rotations, 1, 2), np.eye(3), atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "a, b", [((1, 0, 0), (0, 1, 0)), ((1, 0, 0), (-1, 0, 0)), ((0, 0, 2), (0, 0, 5))]
-)
-def test_rotation_between_takes_one_direction_to_the_other(a, b):
-    a, b = np.array(a, float), np.array(b, float)
-    rotation = rotation_between(a, b)
-    assert np.allclose(rotation @ a / np.linalg.norm(a), b / np.linalg.norm(b))
-    assert np.linalg.det(rotation) == pytest.approx(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from functools import cached_property
 
 import numpy as np
 from builtin_interfaces.msg import Duration
@@ -41,17 +42,24 @@ class MeshMarkers:
     Parameters
     ----------
     namespace : str
-    triangles : ndarray, shape (F, 3)
-        Indices of vertices.
+    vertices : ndarray, shape (V, 3)
+        Of the mesh in some pose.
+    faces : ndarray, shape (F, 3), int
+        Its triangles, of which about ``count`` are shown.
+    count : int
     opacity : float
         0 to 1.
     """
 
-    def __init__(self, namespace: str, triangles: np.ndarray, opacity: float):
-        self.namespace = namespace
-        self.triangles = triangles
-        self.opacity = opacity
+    def __init__(self, namespace: str, vertices, faces, count: int, opacity: float):
+        self.namespace, self.opacity = namespace, opacity
+        self._mesh = vertices, faces, count
         self._shown: set[int] = set()
+
+    @cached_property
+    def _triangles(self) -> np.ndarray:
+        """Made when somebody looks: a stage that died is back sooner without."""
+        return coarse_triangles(*self._mesh)
 
     def message(self, header, meshes: dict[int, np.ndarray]) -> MarkerArray:
         """MarkerArray that shows these meshes and deletes those of tracks that have gone.
@@ -75,7 +83,7 @@ class MeshMarkers:
             marker.scale.x = marker.scale.y = marker.scale.z = 1.0
             marker.color = _color(track_id, self.opacity)
             marker.lifetime = Duration(sec=LIFETIME_S)
-            corners = vertices[self.triangles.ravel()].astype(float).tolist()
+            corners = vertices[self._triangles.ravel()].astype(float).tolist()
             marker.points = [Point(x=x, y=y, z=z) for x, y, z in corners]
             out.markers.append(marker)
         self._shown = set(meshes)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from functools import cached_property
 
 from visualization_msgs.msg import MarkerArray
 
 from disguisor_msgs.msg import Bodies, Heads, MeshTopology
-from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
+from disguisor_ros.bridge.markers import MeshMarkers
 from disguisor_ros.bridge.messages import read_bodies, read_frame_set, write_heads, write_topology
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.registration import HeadRegistrar
@@ -27,12 +26,8 @@ class HeadRegistrarNode(StageNode):
     def load(self):
         self.template = HeadTemplate.load()
         self.registrar = HeadRegistrar(self.template)
-
-    @cached_property
-    def markers(self):
-        """Made when somebody looks: a stage that died is back sooner without."""
-        coarse = coarse_triangles(self.template.vertices, self.template.faces, 500)
-        return MeshMarkers("heads", coarse, opacity=0.9)
+        mesh = self.template.vertices, self.template.faces
+        self.markers = MeshMarkers("heads", *mesh, count=500, opacity=0.9)
 
     def connect(self):
         self.publisher = self.offer(Heads, "/disguisor/heads", RESULT)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from functools import cached_property
 
 from visualization_msgs.msg import MarkerArray
 
 from disguisor_msgs.msg import Bodies, MeshTopology, Persons3D
-from disguisor_ros.bridge.markers import MeshMarkers, coarse_triangles
+from disguisor_ros.bridge.markers import MeshMarkers
 from disguisor_ros.bridge.messages import (
     read_frame_set,
     read_persons,
@@ -36,12 +35,8 @@ class SmplFitterNode(StageNode):
     def load(self):
         self.model = load_smplx(self.model_path) if self.model_path else load_anny()
         self.fitter = BodyFitter(self.model)
-
-    @cached_property
-    def markers(self):
-        """Made when somebody looks: a stage that died is back sooner without."""
-        coarse = coarse_triangles(self.model.vertices, self.model.faces, 1000)
-        return MeshMarkers("bodies", coarse, opacity=0.5)
+        mesh = self.model.vertices, self.model.faces
+        self.markers = MeshMarkers("bodies", *mesh, count=1000, opacity=0.5)
 
     def connect(self):
         self.publisher = self.offer(Bodies, "/disguisor/bodies", RESULT)
