@@ -13,7 +13,7 @@ import numpy as np
 
 from disguisor_ros.bridge.images import cut_short
 from disguisor_ros.bridge.room_bag import RoomBag
-from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.cameras import Camera, rigid
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.datasets import load_mvor, load_or_holistic, read_kinect_camera
 from disguisor_ros.progress import track
@@ -178,9 +178,8 @@ def _panoptic_cameras(path: Path, source: Path) -> dict[str, Camera]:
         for name in sorted(p.name for p in source.iterdir() if p.is_dir()):
             entry = entries[name]
             image = cv2.imread(str(next((source / name).glob("*.jpg"))))
-            tf_camera_world = np.eye(4)
-            tf_camera_world[:3, :3] = np.reshape(entry["R"], (3, 3)) @ _PANOPTIC_ZUP
-            tf_camera_world[:3, 3] = np.ravel(entry["t"]) / 100.0  # centimetres
+            rotation = np.reshape(entry["R"], (3, 3)) @ _PANOPTIC_ZUP
+            tf_camera_world = rigid(rotation, np.ravel(entry["t"]) / 100.0)  # centimetres
             cameras[f"cam_{name}"] = Camera(
                 f"cam_{name}",
                 image.shape[1],

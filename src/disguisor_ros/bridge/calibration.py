@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from disguisor_ros.core.cameras import Camera, invert_rigid
+from disguisor_ros.core.cameras import Camera, invert_rigid, rigid
 from disguisor_ros.core.rotations import from_quaternion
 
 #: Frame of all poses, where the configuration names no other.
@@ -243,7 +243,4 @@ def _matrix(transform) -> np.ndarray:
         raise ValueError("the transform has numbers that are not finite")
     if abs(np.linalg.norm(numbers[3:]) - 1) > 0.01:
         raise ValueError(f"the quaternion's norm is {np.linalg.norm(numbers[3:]):.3f}, not 1")
-    out = np.eye(4)
-    out[:3, :3] = from_quaternion(numbers[3:])
-    out[:3, 3] = numbers[:3]
-    return out
+    return rigid(from_quaternion(numbers[3:]), numbers[:3])

@@ -13,6 +13,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseWithCovariance
 
 from disguisor_msgs import msg
+from disguisor_ros.core.cameras import rigid
 from disguisor_ros.core.rotations import from_quaternion, to_quaternion
 from disguisor_ros.core.synchronization import FrameSet
 from disguisor_ros.core.types import Body, Head, Person3D, Region
@@ -187,12 +188,9 @@ def read_head(message: msg.Head) -> Head:
     skew = np.abs(covariance - covariance.T).max()
     if skew > tiny or np.linalg.eigvalsh(covariance)[0] < -tiny:
         raise ValueError(f"head {message.track_id}: covariance is not symmetric and positive")
-    tf_world_head = np.eye(4)
-    tf_world_head[:3, :3] = from_quaternion(numbers[3:])
-    tf_world_head[:3, 3] = numbers[:3]
     return Head(
         track_id=message.track_id,
-        tf_world_head=tf_world_head,
+        tf_world_head=rigid(from_quaternion(numbers[3:]), numbers[:3]),
         vertices=vertices.reshape(-1, 3),
         covariance=covariance,
         method=_METHODS[message.method],
@@ -203,14 +201,9 @@ def read_head(message: msg.Head) -> Head:
 def write_head(head: Head) -> msg.Head:
     """Message of a head."""
     pose = Pose()
-    position, quaternion = (
-        head.tf_world_head[:3, 3],
-        to_quaternion(head.tf_world_head[:3, :3]),
-    )
-    pose.position.x, pose.position.y, pose.position.z = map(float, position)
-    pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = map(
-        float, quaternion
-    )
+    p, q = pose.position, pose.orientation
+    p.x, p.y, p.z = map(float, head.tf_world_head[:3, 3])
+    q.x, q.y, q.z, q.w = map(float, to_quaternion(head.tf_world_head[:3, :3]))
     return msg.Head(
         track_id=head.track_id,
         pose=PoseWithCovariance(pose=pose, covariance=head.covariance.ravel()),

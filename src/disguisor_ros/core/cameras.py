@@ -291,10 +291,15 @@ def look_at(center: np.ndarray, target: np.ndarray) -> np.ndarray:
     forward = (target - center) / np.linalg.norm(target - center)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
-    tf_camera_world = np.eye(4)
-    tf_camera_world[:3, :3] = np.stack([right, np.cross(forward, right), forward])
-    tf_camera_world[:3, 3] = -tf_camera_world[:3, :3] @ center
-    return tf_camera_world
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    return rigid(rotation, -rotation @ center)
+
+
+def rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """Rigid transform (4, 4) of a rotation (3, 3) and a translation (3,)."""
+    out = np.eye(4)
+    out[:3, :3], out[:3, 3] = rotation, translation
+    return out
 
 
 def invert_rigid(tf_a_b: np.ndarray) -> np.ndarray:

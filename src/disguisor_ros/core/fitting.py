@@ -12,7 +12,7 @@ from disguisor_ros.core.body_models import (
     SEGMENTS,
     BodyModel,
 )
-from disguisor_ros.core.cameras import Camera
+from disguisor_ros.core.cameras import Camera, rigid
 from disguisor_ros.core.covariance import bounded
 from disguisor_ros.core.head_pose import CORRELATED_KEYPOINTS, HeadSolver, HeadState
 from disguisor_ros.core.head_template import HeadTemplate
@@ -252,8 +252,7 @@ class BodyFitter:
         joints = skeleton.place(solution, skeleton.keypoint_paths)
         bodies = []
         for i, (person, state) in enumerate(zip(persons, states)):
-            tf_world_head = np.eye(4)
-            tf_world_head[:3, :3], tf_world_head[:3, 3] = state.rotation, state.translation
+            tf_world_head = rigid(state.rotation, state.translation)
             head = Head(
                 person.track_id, tf_world_head, self.template.place(tf_world_head, state.scale),
                 state.told, state.method, state.confidence,

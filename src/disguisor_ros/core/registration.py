@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from disguisor_ros.core.alignment import Alignment, Registration, head_scale, prior_covariance
+from disguisor_ros.core.cameras import rigid
 from disguisor_ros.core.covariance import (
     MARGIN_SIGMAS,
     block_diagonal,
@@ -270,9 +271,7 @@ class HeadRegistrar:
             self._filters[head.track_id], self._looks[head.track_id] = track, 0
         else:
             track.update(rotation, translation, covariance, stamp_ns, slack)
-        tf_world_head = np.eye(4)
-        tf_world_head[:3, :3] = track.steady_rotation
-        tf_world_head[:3, 3] = track.steady_translation
+        tf_world_head = rigid(track.steady_rotation, track.steady_translation)
         place = track.covariance[:3, :3]
         self._looks[head.track_id] += method != "predicted"
         if method == "predicted" and self._looks[head.track_id] >= ENOUGH_LOOKS:

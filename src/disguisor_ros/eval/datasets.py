@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from disguisor_ros.core.cameras import Camera, invert_rigid
+from disguisor_ros.core.cameras import Camera, invert_rigid, rigid
 from disguisor_ros.core.types import COCO17
 from disguisor_ros.errors import UserError
 
@@ -132,9 +132,10 @@ def read_kinect_camera(folder: str | Path) -> Camera:
     with _malformed(path):
         storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
         size = [int(storage.getNode(f"color_image_{side}").real()) for side in ("width", "height")]
-        tf_color_depth = np.eye(4)
-        tf_color_depth[:3, :3] = _node(storage, "depth2color_rotation", 9).reshape(3, 3)
-        tf_color_depth[:3, 3] = _node(storage, "depth2color_translation", 3) / 1000.0
+        tf_color_depth = rigid(
+            _node(storage, "depth2color_rotation", 9).reshape(3, 3),
+            _node(storage, "depth2color_translation", 3) / 1000.0,
+        )
         matrix = _node(storage, "undistorted_color_camera_matrix", 9).reshape(3, 3)
     tf_world_depth = _read_kinect_pose(folder / "world2camera.json")
     with _malformed(path):
@@ -244,9 +245,8 @@ def _read_kinect_pose(path: Path) -> np.ndarray:
     pose = _read_json(path)
     with _malformed(path):
         q, t = pose["rotation"], pose["translation"]
-        tf_yup_opengl = np.eye(4)
-        tf_yup_opengl[:3, :3] = Rotation.from_quat([q["x"], q["y"], q["z"], q["w"]]).as_matrix()
-        tf_yup_opengl[:3, 3] = t["m00"], t["m10"], t["m20"]
+        turn = Rotation.from_quat([q["x"], q["y"], q["z"], q["w"]])
+        tf_yup_opengl = rigid(turn.as_matrix(), [t["m00"], t["m10"], t["m20"]])
         if not np.isfinite(tf_yup_opengl).all():
             raise ValueError("numbers that are not finite")
     return _ZUP_YUP @ tf_yup_opengl @ _OPTICAL_OPENGL

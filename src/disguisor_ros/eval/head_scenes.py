@@ -8,7 +8,7 @@ import numpy as np
 import open3d as o3d
 
 from disguisor_ros.core.body_models import BodyModel, read_anny
-from disguisor_ros.core.cameras import Camera, look_at
+from disguisor_ros.core.cameras import Camera, look_at, rigid
 from disguisor_ros.core.covariance import pose_covariance
 from disguisor_ros.core.head_pose import TURN_DEG
 from disguisor_ros.core.head_template import HeadTemplate, vertex_normals
@@ -75,11 +75,9 @@ def pose(model: BodyModel, vertices: np.ndarray, place: np.ndarray, yaw: float,
         vertices.astype(np.float32), model.faces, model.weights, model.pivots, model.keypoints
     )
     posed = dressed.skin(rotations, pivots, np.ones((1, 11, 3)))[0]
-    tf_world_head = np.eye(4)
     ears = (model.keypoints[3] + model.keypoints[4]) / 2
-    tf_world_head[:3, :3] = rotations[0, 2]
-    tf_world_head[:3, 3] = pivots[0, 2] + rotations[0, 2] @ (ears - model.pivots[2])
-    return posed, tf_world_head
+    center = pivots[0, 2] + rotations[0, 2] @ (ears - model.pivots[2])
+    return posed, rigid(rotations[0, 2], center)
 
 
 def depth_camera(name: str, center: np.ndarray, target: np.ndarray) -> Camera:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import open3d as o3d
 
+from disguisor_ros.core.cameras import rigid
 from disguisor_ros.core.head_template import vertex_normals
 from disguisor_ros.sim import faces, mesh
 from disguisor_ros.sim.anatomy import JOINT_BONES, Anatomy
@@ -186,9 +187,8 @@ class Person:
 
     def head_pose(self, transforms: np.ndarray) -> np.ndarray:
         """Pose of the head frame, shape (4, 4): world <- head (origin between the ears)."""
-        origin = np.eye(4)
-        origin[:3, 3] = self.body.joints[3:5].mean(axis=0)
-        return transforms[BONES.index("head")] @ origin
+        between_ears = rigid(np.eye(3), self.body.joints[3:5].mean(axis=0))
+        return transforms[BONES.index("head")] @ between_ears
 
     def attributes(self) -> dict:
         """Attributes for the ground truth."""

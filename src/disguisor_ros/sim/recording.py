@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from disguisor_ros.bridge.room_bag import LATCHED, RoomBag
-from disguisor_ros.core.cameras import Camera, invert_rigid
+from disguisor_ros.core.cameras import Camera, invert_rigid, rigid
 from disguisor_ros.errors import UserError
 from disguisor_ros.sim import scenario as scenarios
 from disguisor_ros.sim.detections import Detector, visible_joints
@@ -319,10 +319,8 @@ def _published(settings: Settings, studio: Studio) -> tuple[dict, dict]:
     error_mm, error_mrad = settings.calibration_error
     color, depth = {}, {}
     for name, pair in studio.cameras.items():
-        wrong = np.eye(4)
-        turn = rng.normal(0, 1, 3) * error_mrad * 1e-3
-        wrong[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
-        wrong[:3, 3] = rng.normal(0, 1, 3) * error_mm * 1e-3
+        turn = Rotation.from_rotvec(rng.normal(0, 1, 3) * error_mrad * 1e-3)
+        wrong = rigid(turn.as_matrix(), rng.normal(0, 1, 3) * error_mm * 1e-3)
         tf_color_world = invert_rigid(pair.color.tf_world_camera @ wrong)
         tf_depth_color = pair.depth.tf_camera_world @ pair.color.tf_world_camera
         color[name] = replace(pair.color, tf_camera_world=tf_color_world)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from disguisor_ros.core.cameras import Camera, invert_rigid, look_at
+from disguisor_ros.core.cameras import Camera, invert_rigid, look_at, rigid
 from disguisor_ros.sim import room as rooms
 from disguisor_ros.sim.motion import Choreography, Floor, Stay
 from disguisor_ros.sim.people import Look, random_look
@@ -88,11 +88,8 @@ def cameras(
 
 def _look_at(place, aim, roll) -> np.ndarray:
     """Pose world <- optical frame of a camera at ``place`` that looks at ``aim``."""
-    pose = np.eye(4)
     upright = look_at(place, aim)[:3, :3].T
-    pose[:3, :3] = upright @ Rotation.from_rotvec([0, 0, roll]).as_matrix()
-    pose[:3, 3] = place
-    return pose
+    return rigid(upright @ Rotation.from_rotvec([0, 0, roll]).as_matrix(), place)
 
 
 def _device(name, tf_world_color, width, height, rng) -> CameraPair:
@@ -104,10 +101,9 @@ def _device(name, tf_world_color, width, height, rng) -> CameraPair:
     distortion = np.array([0.08, -0.09, 3e-4, -2e-4, 0.03]) * (1 + rng.normal(0, 0.05, 5))
     color = Camera(name, width, height, matrix, invert_rigid(tf_world_color), distortion)
     # Azure Kinect: the depth camera sits 32 mm beside the colour camera and looks 6 degrees down.
-    tf_color_depth = np.eye(4)
-    turn = np.radians([-6.0, 0, 0]) + rng.normal(0, 0.003, 3)
-    tf_color_depth[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
-    tf_color_depth[:3, 3] = np.array([-0.032, -0.002, 0.004]) + rng.normal(0, 0.0005, 3)
+    turn = Rotation.from_rotvec(np.radians([-6.0, 0, 0]) + rng.normal(0, 0.003, 3))
+    beside = np.array([-0.032, -0.002, 0.004]) + rng.normal(0, 0.0005, 3)
+    tf_color_depth = rigid(turn.as_matrix(), beside)
     focal = 504.5 + rng.normal(0, 1)
     center = np.array([320.0, 330.0]) - 0.5 + rng.normal(0, 3, 2)
     matrix = np.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]])
