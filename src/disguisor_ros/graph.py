@@ -57,6 +57,11 @@ def own_domain(asked: int | None = None) -> Iterator[None]:
     """Enter a ROS domain in which no other graph of a command is: each would hear both's images.
 
     Without ``asked``, and with no ``ROS_DOMAIN_ID``, a free one is looked for.
+
+    Raises
+    ------
+    UserError
+        If another command is in the domain.
     """
     given = os.environ.get("ROS_DOMAIN_ID") if asked is None else str(asked)
     domains = [given] if given else [str(1 + (os.getpid() + i) % 100) for i in range(100)]
@@ -136,7 +141,7 @@ def _sections(tree: dict, above: str = "") -> Iterator[tuple[str, list[str]]]:
 
 
 def read_cameras(path: Path) -> list[str]:
-    """Names of cameras in a parameter file."""
+    """Names of cameras in a parameter file; UserError where it names none, or wrong ones."""
     cameras = _parameters(path).get("cameras")
     if not isinstance(cameras, list) or not {type(c) for c in cameras} == {str}:
         raise UserError(f"{path}: names no cameras in a list; see config/cameras.yaml")

@@ -18,7 +18,13 @@ def source_tree() -> Path | None:
 
 
 def share(relative: str) -> Path:
-    """A file beside ``src/``, by its path there: of the source tree, else of the installation."""
+    """A file beside ``src/``, by its path there: of the source tree, else of the installation.
+
+    Raises
+    ------
+    UserError
+        If there is neither.
+    """
     path = _ROOT / relative
     if path.exists():
         return path

@@ -76,7 +76,7 @@ class PoseFilter:
         return self.translation - self.steady_translation, turn
 
     def predicted(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rotation and translation expected at a stamp."""
+        """Rotation (3, 3) and translation (3,), metres, that are expected at a stamp."""
         seconds = (stamp_ns - self.stamp_ns) * 1e-9
         turned = exp_so3(self.spin * fading_s(seconds, TURN_S))
         return turned @ self.rotation, self.translation + seconds * self.velocity

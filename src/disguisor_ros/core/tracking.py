@@ -164,7 +164,7 @@ class Track:
         measured: bool = True,
         drift: np.ndarray | None = None,
     ) -> None:
-        """Take over joints that were estimated with the prediction as prior.
+        """Take over joints that were estimated with the prediction as prior; shapes as there.
 
         Where the distance was guessed and not measured, a change of it is no motion; of others,
         see :func:`learn_motion`.
@@ -254,6 +254,9 @@ def learn_motion(
     stamp_ns: int,
 ) -> None:
     """Learn velocities of T people from where they were measured, later than the last time.
+
+    Joints that were expected and measured have shape (T, 17, 3), metres, world, their covariances
+    (T, 17, 3, 3), and ``drift`` is that of the measured ones, as in :class:`Prediction`.
 
     To be called before :meth:`Track.update`, which takes over the same joints.
     """

@@ -167,7 +167,7 @@ def displaced(
     rng: np.random.Generator, template: HeadTemplate, truth: np.ndarray, shift_m: float,
     turn_deg: float, sigma_m: float,
 ) -> Head:  # fmt: skip
-    """Head displaced from the truth by a shift and a turn in random directions."""
+    """Head displaced from its true pose (4, 4) by a shift and a turn in random directions."""
     shift, axis = rng.normal(size=(2, 3))
     tf_world_head = truth.copy()
     tf_world_head[:3, 3] += shift / np.linalg.norm(shift) * shift_m

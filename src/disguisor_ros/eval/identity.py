@@ -74,7 +74,7 @@ class Identity:
         self._after: list[np.ndarray] = []
 
     def add(self, before: np.ndarray, after: np.ndarray, faces: list[Face]) -> None:
-        """Embed faces of one image before and after."""
+        """Embed faces of one image, shape (H, W, 3), RGB, before and after."""
         for face in faces:
             self._persons.append(face.person)
             self._before.append(self._embedder(before, face.box_full))

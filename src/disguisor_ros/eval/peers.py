@@ -168,7 +168,7 @@ def frontal_found(images: list[ImageScore], bare: set[int]) -> list[bool]:
 
 
 def fires(boxes: np.ndarray, face: Face) -> bool:
-    """Whether a detector that found ``boxes`` sees a face where the true one is."""
+    """Whether a detector that found ``boxes``, (N, 4), sees a face where the true one is."""
     truth = np.array([face.box, face.box_full])
     return bool((box_iou(truth, boxes) >= FIRES_IOU).any())
 

@@ -136,7 +136,10 @@ def walking_people(count: int, seconds: float) -> np.ndarray:
 
 
 def detect(bodies: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Keypoints of a camera with noise, missed joints and people, and a false person at times."""
+    """Keypoints of bodies (P, 17, 3), metres, in a camera, as a detector gives them.
+
+    With noise, missed joints and people, and a false person at times.
+    """
     pixels, depth = camera.project(bodies)
     noise = rng.normal(size=pixels.shape) * (0.02 * camera.matrix[0, 0] / depth)[..., None]
     score = rng.uniform(0.5, 0.95, pixels.shape[:2])

@@ -106,7 +106,7 @@ class Replay:
             rclpy.try_shutdown()
 
     def wait_for_graph(self) -> None:
-        """Block until every stage is active and hears all its topics."""
+        """Block until every stage is active and hears all its topics; UserError if that fails."""
         with progress_bar() as progress:
             task = progress.add_task("starting the graph", total=len(self.graph.stages))
             deadline, again = time.monotonic() + START_S, False

@@ -95,7 +95,7 @@ class Studio:
         return np.random.default_rng([self.settings.seed, *stream])
 
     def transforms(self, time_s: float) -> list[np.ndarray]:
-        """Skinning transforms of everybody at an instant."""
+        """Skinning transforms of everybody at an instant, shape (len(BONES), 4, 4) each."""
         out = []
         for k, person in enumerate(self.people):
             if k < self.scenario.staff:

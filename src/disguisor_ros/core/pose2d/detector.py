@@ -153,7 +153,7 @@ def regions_of(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def merge(poses: np.ndarray, scores: np.ndarray) -> Candidates:
-    """Make one pose of all those of one person, best person first.
+    """Make one pose of all those (P, 17, 3) of one person, best person first.
 
     The pose with the best score leads; joints that another one saw better are taken from that
     one, so that a head which only an enlarged part of the image showed is not lost.
