@@ -18,7 +18,6 @@ from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.body_models import load_anny
 from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.core.cameras import Camera
-from disguisor_ros.core.face_claim import FACE_CONFIDENCE
 from disguisor_ros.core.fitting import BodyFitter
 from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose3d import PoseEstimator
@@ -26,7 +25,7 @@ from disguisor_ros.core.registration import HeadRegistrar
 from disguisor_ros.core.types import Region
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.datasets import OrHolistic, load_or_holistic
-from disguisor_ros.eval.scores import MIN_IOU
+from disguisor_ros.eval.scores import MIN_CLAIM, MIN_IOU
 from disguisor_ros.figures import write_figures
 from disguisor_ros.progress import track
 
@@ -115,7 +114,7 @@ class _View:
 def score(recording: OrHolistic, regions: dict[int, dict[str, list[Region]]]) -> dict:
     """Figures of merit of regions against the annotated boxes.
 
-    A region claims a face from a confidence of ``FACE_CONFIDENCE`` on; the pixels of the others
+    A region claims a face from a confidence of ``MIN_CLAIM`` on; the pixels of the others
     count for ``centre_coverage`` only. Boxes of one camera are matched one to one.
 
     Returns
@@ -139,7 +138,7 @@ def score(recording: OrHolistic, regions: dict[int, dict[str, list[Region]]]) ->
         for face in same_faces(annotated, recording.cameras):
             holistic.append(all(views[frame][name].found[i] for name, i in face.items()))
         for name in set(recording.cameras) - set(annotated):
-            claims += sum(r.confidence >= FACE_CONFIDENCE for r in regions[frame].get(name, []))
+            claims += sum(r.confidence >= MIN_CLAIM for r in regions[frame].get(name, []))
     return {
         "recall_iou40": found / total,
         "precision_iou40": found / max(claims, 1),
@@ -155,7 +154,7 @@ def score(recording: OrHolistic, regions: dict[int, dict[str, list[Region]]]) ->
 
 def _score_view(boxes: np.ndarray, regions: list[Region]) -> _View:
     """Match the claimed regions of one image to its annotated boxes, one to one."""
-    claimed = [r.box for r in regions if r.confidence >= FACE_CONFIDENCE]
+    claimed = [r.box for r in regions if r.confidence >= MIN_CLAIM]
     found = np.zeros(len(boxes), dtype=bool)
     if claimed and len(boxes):
         overlap = box_iou(boxes, np.stack(claimed))

@@ -127,8 +127,11 @@ class Person:
         self._parts = []
         self._count = 0
 
-    def add(self, rest, triangles, weights, coords, texture, projection, face=None) -> None:
-        """Add a part: rest vertices (n, 3), their weights and texture coordinates."""
+    def add(self, rest, triangles, weights, coords, texture, projection, face=False) -> None:
+        """Add a part: rest vertices (n, 3), their weights and texture coordinates.
+
+        ``face`` tells of the vertices, or of all of them, whether they belong to the face.
+        """
         used, local = np.unique(triangles, return_inverse=True)
         local = local.reshape(-1, 3).astype(np.int32) + self._count
         self._count += len(used)
@@ -136,7 +139,7 @@ class Person:
         self._weights.append(weights[used])
         self._coords.append(coords[used])
         n = len(local)
-        face = np.zeros(n, dtype=bool) if face is None else face[triangles].all(axis=1)
+        face = np.broadcast_to(face, len(rest))[triangles].all(axis=1)
         self._parts.append((local, np.full(n, texture), np.full(n, projection), face))
 
     def finish(self) -> Person:
@@ -242,7 +245,7 @@ class Wardrobe:
         region = np.minimum(np.minimum(below_hairline, before_ears), above_throat)
         return (region > 0) & (self.ear < 0.5)
 
-    def _add(self, person, triangles, texture, projection, rest=None, face=None):
+    def _add(self, person, triangles, texture, projection, rest=None, face=False):
         rest = person.body.vertices if rest is None else rest
         person.add(rest, triangles, self.anatomy.weights, self.coords, texture, projection, face)
 
@@ -265,9 +268,8 @@ class Wardrobe:
         eye = self.textures.add(
             faces.paint_eye(rng, _IRISES[int(rng.integers(len(_IRISES)))]), 128 / 0.026
         )
-        everywhere = np.ones(len(self.coords), dtype=bool)
         for part, projection in zip(self.eye_parts, (LEFT_EYE, RIGHT_EYE)):
-            self._add(person, part, eye, projection, face=everywhere)
+            self._add(person, part, eye, projection, face=True)
 
     def _clothes(self, person, rng):
         look = person.look
@@ -369,8 +371,7 @@ class Wardrobe:
         pleats = np.tile((color * folds[:, None])[:, None], (1, 256, 1))
         pleats *= 1 + 0.04 * rng.standard_normal((256, 256, 1))
         texture = self.textures.add(pleats, 1500.0)
-        everywhere = np.ones(len(self.coords), dtype=bool)
-        self._add(person, cut, texture, CLOTH, rest, face=everywhere)
+        self._add(person, cut, texture, CLOTH, rest, face=True)
         for ear in person.body.joints[3:5]:
             side = np.sign(ear[1] - person.body.joints[3:5, 1].mean())
             corner = ear + [0.028, -0.006 * side, -0.02 if not below else -0.035]
@@ -380,10 +381,9 @@ class Wardrobe:
                     ear + [0.008, 0.004 * side, 0.3 * drop],
                     ear + [-0.008, 0, 0.02],
                 ]
-                strap = mesh.tube(loop, 0.0014, 4)
-                self._rigid(person, strap, (226, 230, 232), np.zeros(len(strap[0]), dtype=bool))
+                self._rigid(person, mesh.tube(loop, 0.0014, 4), (226, 230, 232))
 
-    def _rigid(self, person, shape, color, face):
+    def _rigid(self, person, shape, color, face=False):
         """Something hard worn on the head."""
         vertices, triangles = shape
         weights = np.zeros((len(vertices), len(BONES)))
@@ -397,13 +397,11 @@ class Wardrobe:
         shell = mesh.lathe([(0.001, 0.052), (0.02, 0.048), (0.034, 0.028), (0.044, -0.004)], 20)
         turned = shell[0][:, [2, 1, 0]] * [1, 0.88, 1.15] + middle
         turned[:, 0] -= 0.1 * np.abs(turned[:, 2] - middle[2])
-        everywhere = np.ones(len(turned), dtype=bool)
-        self._rigid(person, (turned, shell[1][:, ::-1]), (198, 222, 220), everywhere)
+        self._rigid(person, (turned, shell[1][:, ::-1]), (198, 222, 220), face=True)
         hose = middle + np.array(
             [[0.045, 0, 0], [0.09, 0, -0.01], [0.12, 0, 0.05], [0.10, 0.02, 0.2]]
         )
-        pipe = mesh.tube(hose, 0.011)
-        self._rigid(person, pipe, (150, 196, 214), np.zeros(len(pipe[0]), dtype=bool))
+        self._rigid(person, mesh.tube(hose, 0.011), (150, 196, 214))
 
     def _visor(self, person):
         """Face shield: the band on the forehead and the rim; its sheet is clear."""
@@ -412,14 +410,12 @@ class Wardrobe:
         arc = np.stack(
             [0.02 + 0.108 * np.cos(angle), 0.088 * np.sin(angle), np.full(15, 0.062)], axis=1
         )
-        band = mesh.tube(arc + middle, 0.009, 6)
-        self._rigid(person, band, (232, 236, 238), np.zeros(len(band[0]), dtype=bool))
+        self._rigid(person, mesh.tube(arc + middle, 0.009, 6), (232, 236, 238))
         low = np.stack(
             [0.05 + 0.115 * np.cos(angle), 0.10 * np.sin(angle), np.full(15, -0.14)], axis=1
         )
         rim = np.concatenate([arc[:1], low, arc[-1:]]) + middle
-        rim = mesh.tube(rim, 0.0022, 5)
-        self._rigid(person, rim, (206, 222, 232), np.zeros(len(rim[0]), dtype=bool))
+        self._rigid(person, mesh.tube(rim, 0.0022, 5), (206, 222, 232))
 
     def _glasses(self, person):
         eyes = person.body.joints[1:3]

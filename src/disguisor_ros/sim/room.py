@@ -109,21 +109,18 @@ class _Builder:
                 1,
             )
         n = len(faces)
-        self.parts.append(
-            (
-                vertices,
-                normals,
-                uv,
-                faces + self.count,
-                np.full(n, texture),
-                np.full(n, gloss),
-                np.full(n, emission),
-            )
-        )
+        of_faces = (np.full(n, value) for value in (texture, gloss, emission))
+        self.parts.append((vertices, normals, uv, faces + self.count, *of_faces))
         self.count += len(vertices)
 
     def box(self, size, center, texture, yaw=0.0, gloss=0.0, emission=0.0):
         self.add(mesh.box(size, center, yaw), texture, gloss, emission)
+
+    def tube(self, points, radius, texture, gloss=0.0, sides=8):
+        self.add(mesh.tube(points, radius, sides), texture, gloss)
+
+    def lathe(self, profile, sides, center, texture, gloss=0.0):
+        self.add(mesh.lathe(profile, sides, center), texture, gloss)
 
     def screen(self, center, size, yaw, image, emission=1.6):
         """A flat screen that faces +x turned by ``yaw``."""
@@ -247,20 +244,8 @@ def _table(b, rng, screen):
         v[:, 1] = gy.ravel()
         both = np.concatenate([f, f[:, ::-1] + len(v)])
         b.add((np.concatenate([v, v + [-0.004, 0, 0]]), both), b.drape)
-        b.add(
-            mesh.tube(
-                [
-                    [-0.5, -0.56, 0.8],
-                    [-0.5, -0.56, 1.45],
-                    [-0.5, 0, 1.475],
-                    [-0.5, 0.56, 1.45],
-                    [-0.5, 0.56, 0.8],
-                ],
-                0.012,
-            ),
-            b.steel,
-            gloss=0.5,
-        )
+        frame = ((-0.56, 0.8), (-0.56, 1.45), (0, 1.475), (0.56, 1.45), (0.56, 0.8))
+        b.tube([[-0.5, y, z] for y, z in frame], 0.012, b.steel, gloss=0.5)
 
 
 def _anaesthesia(b, rng):
@@ -275,32 +260,24 @@ def _anaesthesia(b, rng):
     b.box((0.35, 0.6, 0.55), (cx - 0.12, cy, 1.18), grey)
     for k, color in enumerate(((200, 60, 50), (210, 180, 60), (80, 100, 190))):
         b.box((0.1, 0.09, 0.16), (cx + 0.1, cy - 0.2 + 0.13 * k, 1.04), b.paint(color))
-    b.add(
-        mesh.lathe(
-            [(0.001, 1.3), (0.07, 1.3), (0.08, 1.0), (0.09, 0.92)], 16, (cx + 0.22, cy + 0.25, 0)
-        ),
-        b.dark,
-    )
+    vessel = [(0.001, 1.3), (0.07, 1.3), (0.08, 1.0), (0.09, 0.92)]
+    b.lathe(vessel, 16, (cx + 0.22, cy + 0.25, 0), b.dark)
     b.screen(np.array([cx + 0.05, cy, 1.62]), (0.46, 0.3), 0.5, _vitals(rng))
     for k, start in enumerate(((x1, cy + 0.2, 0.95), (x1, cy + 0.28, 0.9))):
         t = np.linspace(0, 1, 14)[:, None]
         end = np.array([-0.98, 0.05 * k - 0.02, 0.98])
         hose = (1 - t) * np.array(start) + t * end
         hose[:, 2] += 0.12 * np.sin(np.pi * t[:, 0]) - 0.1 * t[:, 0] * (1 - t[:, 0])
-        b.add(mesh.tube(hose, 0.013), b.paint((206, 214, 220)))
+        b.tube(hose, 0.013, b.paint((206, 214, 220)))
     px, py = (IV_POLE[0] + IV_POLE[1]) / 2, (IV_POLE[2] + IV_POLE[3]) / 2
-    b.add(mesh.tube([[px, py, 0], [px, py, 2.05]], 0.014), b.steel, gloss=0.5)
-    b.add(mesh.tube([[px, py - 0.18, 2.03], [px, py, 2.0], [px, py + 0.18, 2.03]], 0.008), b.steel)
+    b.tube([[px, py, 0], [px, py, 2.05]], 0.014, b.steel, gloss=0.5)
+    b.tube([[px, py - 0.18, 2.03], [px, py, 2.0], [px, py + 0.18, 2.03]], 0.008, b.steel)
     b.box((0.05, 0.14, 0.24), (px, py + 0.17, 1.88), b.paint((214, 220, 196)), gloss=0.3)
     b.box((0.12, 0.12, 0.2), (px, py, 1.3), b.paint((210, 214, 220)))
     for k in range(5):
         a = 2 * np.pi * k / 5
-        b.add(
-            mesh.tube(
-                [[px, py, 0.08], [px + 0.26 * np.cos(a), py + 0.26 * np.sin(a), 0.04]], 0.015
-            ),
-            b.steel,
-        )
+        foot = [px + 0.26 * np.cos(a), py + 0.26 * np.sin(a), 0.04]
+        b.tube([[px, py, 0.08], foot], 0.015, b.steel)
 
 
 def _instruments(b, rng):
@@ -310,68 +287,42 @@ def _instruments(b, rng):
     for sx in (-1, 1):
         for sy in (-1, 1):
             leg = [cx + sx * 0.25, cy + sy * 0.52]
-            b.add(mesh.tube([[*leg, 0], [*leg, 0.6]], 0.018), b.steel)
+            b.tube([[*leg, 0], [*leg, 0.6]], 0.018, b.steel)
     mayo = np.array([(MAYO[0] + MAYO[1]) / 2, 0.12, 1.13])
     b.box((0.42, 0.62, 0.02), mayo, b.steel, gloss=0.5)
     b.box((0.40, 0.60, 0.012), mayo + [0, 0, 0.014], b.blue)
-    b.add(
-        mesh.tube(
-            [mayo + [0.18, 0.3, 0], [mayo[0] + 0.18, 0.75, 1.12], [mayo[0] + 0.18, 0.75, 0.04]],
-            0.02,
-        ),
-        b.steel,
-    )
-    b.box((0.5, 0.4, 0.05), (mayo[0] + 0.18, 0.62, 0.03), b.steel)
+    post = mayo[0] + 0.18
+    b.tube([mayo + [0.18, 0.3, 0], [post, 0.75, 1.12], [post, 0.75, 0.04]], 0.02, b.steel)
+    b.box((0.5, 0.4, 0.05), (post, 0.62, 0.03), b.steel)
     for top, center, count in ((0.945, (cx, cy), 34), (1.155, mayo[:2], 12)):
         span = np.array([0.24, 0.52]) if count > 20 else np.array([0.16, 0.25])
         for _ in range(count):
             place = np.array(center) + rng.uniform(-1, 1, 2) * span
             length = rng.uniform(0.08, 0.2)
-            b.box(
-                (length, 0.012, 0.01),
-                (*place, top + 0.008),
-                b.steel,
-                rng.uniform(-0.4, 0.4),
-                gloss=0.8,
-            )
+            yaw = rng.uniform(-0.4, 0.4)
+            b.box((length, 0.012, 0.01), (*place, top + 0.008), b.steel, yaw, gloss=0.8)
     for place, radius in (((cx, cy + 0.4), 0.09), ((cx - 0.1, cy - 0.42), 0.07)):
-        b.add(
-            mesh.lathe(
-                [(radius * 0.9, 0.99), (radius, 1.01), (radius * 0.6, 0.95)], 20, (*place, 0)
-            ),
-            b.steel,
-            gloss=0.7,
-        )
+        bowl = [(radius * 0.9, 0.99), (radius, 1.01), (radius * 0.6, 0.95)]
+        b.lathe(bowl, 20, (*place, 0), b.steel, gloss=0.7)
     for place, color in (((2.9, -2.4), (190, 40, 40)), ((2.4, -2.6), (210, 180, 50))):
-        b.add(
-            mesh.lathe([(0.18, 0.62), (0.21, 0.6), (0.17, 0.0)], 20, (*place, 0)), b.paint(color)
-        )
-    b.add(
-        mesh.lathe(
-            [(0.001, 0.52), (0.17, 0.52), (0.17, 0.46), (0.03, 0.45), (0.03, 0.1), (0.24, 0.03)],
-            20,
-            (-3.1, -2.6, 0),
-        ),
-        b.dark,
-    )
+        b.lathe([(0.18, 0.62), (0.21, 0.6), (0.17, 0.0)], 20, (*place, 0), b.paint(color))
+    stool = [(0.001, 0.52), (0.17, 0.52), (0.17, 0.46), (0.03, 0.45), (0.03, 0.1), (0.24, 0.03)]
+    b.lathe(stool, 20, (-3.1, -2.6, 0), b.dark)
 
 
 def _wall_things(b, rng, hard):
     x0, x1, y0, y1 = CART
     b.box((x1 - x0, y1 - y0, 1.0), ((x0 + x1) / 2, (y0 + y1) / 2, 0.55), b.white)
     for k in range(4):
-        b.box(
-            (0.02, 1.2, 0.19),
-            (x1 + 0.005, (y0 + y1) / 2, 0.2 + 0.23 * k),
-            b.paint((120, 150, 180)),
-        )
+        drawer = (x1 + 0.005, (y0 + y1) / 2, 0.2 + 0.23 * k)
+        b.box((0.02, 1.2, 0.19), drawer, b.paint((120, 150, 180)))
     b.box((0.4, 1.5, 1.0), (-3.3, -1.9, 1.7), b.white)
     for k in range(3):
         b.box((0.02, 0.46, 0.94), (-3.09, -2.4 + 0.5 * k, 1.7), b.steel, gloss=0.6)
     b.screen(np.array([0.6, 2.92, 1.85]), (1.1, 0.65), -np.pi / 2, _scope(rng))
     b.screen(np.array([-1.6, 2.92, 1.8]), (0.6, 0.42), -np.pi / 2, _vitals(rng))
     b.screen(np.array([1.4, -2.92, 1.8]), (0.9, 0.55), np.pi / 2, _scan(rng), 1.3)
-    b.add(mesh.tube([[2.3, 0.9, 3.0], [2.3, 0.9, 2.1], [1.75, 0.75, 1.95]], 0.03), b.white)
+    b.tube([[2.3, 0.9, 3.0], [2.3, 0.9, 2.1], [1.75, 0.75, 1.95]], 0.03, b.white)
     b.screen(np.array([1.75, 0.75, 1.75]), (0.62, 0.38), np.pi + 0.35, _scope(rng))
     if hard:
         b.screen(np.array([-3.46, -0.2, 1.7]), (1.3, 1.1), 0.0, np.full((64, 64, 3), 0.95), 7.0)
@@ -385,8 +336,8 @@ def _wall_things(b, rng, hard):
         t = np.linspace(0, 1, 24)[:, None]
         line = (1 - t) * np.array(start) + t * np.array(end)
         line[:, :2] += 0.15 * np.sin(t * 9 + rng.uniform(0, 6)) * np.array([0.4, 1.0])
-        b.add(mesh.tube(line, 0.009, 6), b.dark)
-    b.add(mesh.lathe([(0.001, 3.62), (0.16, 3.62), (0.16, 3.6)], 24, (-1.0, 2.95, -1.0)), b.white)
+        b.tube(line, 0.009, b.dark, sides=6)
+    b.lathe([(0.001, 3.62), (0.16, 3.62), (0.16, 3.6)], 24, (-1.0, 2.95, -1.0), b.white)
 
 
 def _lamp(b, lamp, post):
@@ -407,8 +358,8 @@ def _lamp(b, lamp, post):
         [back[0] * 0.4 + post[0] * 0.6, back[1] * 0.4 + post[1] * 0.6, back[2] + 0.35]
     )
     top = np.array([*post, joint[2]])
-    b.add(mesh.tube([back, back + [0, 0, 0.2], joint, top], 0.03), b.white, gloss=0.3)
-    b.add(mesh.tube([[*post, HEIGHT_M], top - [0, 0, 0.05]], 0.05), b.white, gloss=0.3)
+    b.tube([back, back + [0, 0, 0.2], joint, top], 0.03, b.white, gloss=0.3)
+    b.tube([[*post, HEIGHT_M], top - [0, 0, 0.05]], 0.05, b.white, gloss=0.3)
 
 
 def _vitals(rng):
