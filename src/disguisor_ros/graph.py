@@ -1,4 +1,4 @@
-"""The node graph as processes of this machine: start, watch, stop."""
+"""The node graph: what parameter files say of it; its processes started, watched, stopped."""
 
 from __future__ import annotations
 

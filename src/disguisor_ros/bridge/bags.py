@@ -36,23 +36,16 @@ LATCHED = Qos(
 
 
 @cache
-def message_definitions() -> dict[str, str]:
-    """Texts of the ``.msg`` files by type name, for example ``disguisor_msgs/msg/Heads``."""
+def typestore():
+    """Typestore of ROS 2 Kilted with disguisor_msgs."""
     folder = _SOURCES
     if not folder.is_dir():
         from ament_index_python import get_package_share_directory
 
         folder = Path(get_package_share_directory("disguisor_msgs")) / "msg"
-    return {f"disguisor_msgs/msg/{p.stem}": p.read_text() for p in sorted(folder.glob("*.msg"))}
-
-
-@cache
-def typestore():
-    """Typestore of ROS 2 Kilted with disguisor_msgs."""
-    store = get_typestore(Stores.ROS2_KILTED)
-    types = {}
-    for name, text in message_definitions().items():
-        types.update(get_types_from_msg(text, name))
+    store, types = get_typestore(Stores.ROS2_KILTED), {}
+    for path in sorted(folder.glob("*.msg")):
+        types |= get_types_from_msg(path.read_text(), f"disguisor_msgs/msg/{path.stem}")
     store.register(types)
     return store
 

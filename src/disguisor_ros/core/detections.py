@@ -73,7 +73,7 @@ def gather_detections(
     for name in names:
         if name not in cameras:
             raise ValueError(f"keypoints_by_camera: no calibration for camera {name!r}")
-    found = [checked_keypoints(name, keypoints_by_camera[name]) for name in names]
+    found = [_checked(name, keypoints_by_camera[name]) for name in names]
     centers = np.array([cameras[name].center for name in names]).reshape(-1, 3)
     apart_m = np.ptp(centers, axis=0).max() if names else 0.0
     if apart_m > _APART_M:
@@ -101,14 +101,8 @@ def gather_detections(
     return Detections(names, centers, view, index, pixels, score, rays)
 
 
-def checked_keypoints(name: str, keypoints: np.ndarray) -> np.ndarray:
-    """Keypoints of a camera as floats.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not (P, 17, 3).
-    """
+def _checked(name: str, keypoints: np.ndarray) -> np.ndarray:
+    """Keypoints of a camera as floats; ValueError unless their shape is (P, 17, 3)."""
     keypoints = np.asarray(keypoints, dtype=np.float64)
     if keypoints.size == 0:
         return np.zeros((0, 17, 3))

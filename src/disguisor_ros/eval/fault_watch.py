@@ -173,7 +173,7 @@ class Watch:
         with self._lock:
             self._notes.append((time.monotonic(), fault))
 
-    def recover(self, fault: str, cameras: set[str], done=None, stage: str = "") -> None:
+    def recover(self, fault: str, cameras: list[str], done=None, stage: str = "") -> None:
         """Time how long it takes until all these cameras give an image that was sent from now.
 
         A stage that was killed is named, to be told apart in the result.

@@ -18,7 +18,7 @@ from disguisor_ros.core.rendering import Window
 from disguisor_ros.core.rotations import yaw_matrix
 from disguisor_ros.errors import UserError
 from disguisor_ros.eval.head_scenes import add_mesh
-from disguisor_ros.eval.pose3d import ring_of_cameras
+from disguisor_ros.eval.pose3d import growth, ring_of_cameras
 from disguisor_ros.figures import write_figures
 
 #: Size of the colour images, pixels.
@@ -92,12 +92,7 @@ def plot(rows: list[dict], path: Path) -> None:
     all cameras are added up.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    first = rows[0]
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, varied, fixed in zip(
-        panels, ("cameras", "persons"), ("persons", "cameras"), strict=True
-    ):
-        shown = sorted((r for r in rows if r[fixed] == first[fixed]), key=lambda r: r[varied])
+    for axes, varied, shown in growth(figure, rows, rows[0]):
         names = [str(row[varied]) for row in shown]
         bottom = np.zeros(len(shown))
         for stage in ("synchronizer", "pose3d", "smpl_fitter", "head_registrar", "face_renderer"):
@@ -107,11 +102,10 @@ def plot(rows: list[dict], path: Path) -> None:
         for x, row in enumerate(shown):
             line = f"{row['fps']:.1f} fps\n{row['latency_ms']:.0f} ms"
             axes.text(x, bottom[x], line, ha="center", va="bottom", fontsize=8)
-        axes.set(xlabel=varied, title=f"{first[fixed]} {fixed}")
         axes.margins(y=0.15)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("ms an instant, all stages")
-    panels[0].legend(fontsize=8, frameon=False, loc="upper left")
+    figure.axes[0].set_ylabel("ms an instant, all stages")
+    figure.axes[0].legend(fontsize=8, frameon=False, loc="upper left")
     figure.savefig(path, dpi=130)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -159,19 +160,24 @@ def plot(figures: dict, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axes, varied, fixed in zip(
-        figure.subplots(1, 2, sharey=True),
-        ("cameras", "persons"),
-        ("persons", "cameras"),
-        strict=True,
-    ):
-        rows = [row for row in figures["growth"] if row[fixed] == figures[fixed]]
-        rows.sort(key=lambda row: row[varied])
+    for axes, varied, rows in growth(figure, figures["growth"], figures):
         axes.plot([row[varied] for row in rows], [row["ms_per_frame"] for row in rows], "o-")
-        axes.set(xlabel=varied, title=f"{figures[fixed]} {fixed}", ylim=(0, None))
+        axes.set(ylim=(0, None))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("ms per frame (CPU, median)")
     figure.savefig(path, dpi=120)
+
+
+def growth(figure, rows: list[dict], asked: dict) -> Iterator[tuple]:
+    """Axes, what is varied and rows in its order: against cameras, then against people.
+
+    The other number is that of ``asked``.
+    """
+    names = ("cameras", "persons"), ("persons", "cameras")
+    for axes, (varied, fixed) in zip(figure.subplots(1, 2, sharey=True), names, strict=True):
+        axes.set(xlabel=varied, title=f"{asked[fixed]} {fixed}")
+        shown = [row for row in rows if row[fixed] == asked[fixed]]
+        yield axes, varied, sorted(shown, key=lambda row: row[varied])
 
 
 def _print(rows: list[dict]) -> None:
