@@ -346,7 +346,12 @@ class Campaign:
         if name in one_camera:
             change, kinds = one_camera[name]
             return Fault(name, camera, [camera], seconds, change, kinds)
-        return getattr(self, "_" + name.replace(" ", "_"))(name, camera, seconds)
+        others = {
+            "kill": self._kill, "stop": self._stop, "wrong extrinsics": self._wrong_extrinsics,
+            "clock back": self._clock_jump, "clock forward": self._clock_jump,
+            "slow subscriber": self._slow_subscriber, "full disk": self._full_disk,
+        }  # fmt: skip
+        return others[name](name, camera, seconds)
 
     def _cameras_of(self, stage: str) -> list[str]:
         return [stage.split("/")[0]] if "/" in stage else self.cameras
@@ -369,12 +374,8 @@ class Campaign:
         self.watch.publish_transforms(camera, 0.3, self.random)
         return Fault(name, camera, [camera], seconds, undo=self.watch.publish_transforms)
 
-    def _clock_back(self, name, camera, seconds):
-        self.k -= self.random.randint(10, 100)
-        return Fault(name, "all", self.cameras, 0.0)
-
-    def _clock_forward(self, name, camera, seconds):
-        self.k += self.random.randint(10, 100)
+    def _clock_jump(self, name, camera, seconds):
+        self.k += self.random.randint(10, 100) * (1 if name == "clock forward" else -1)
         return Fault(name, "all", self.cameras, 0.0)
 
     def _slow_subscriber(self, name, camera, seconds):
