@@ -24,15 +24,21 @@ def command(*args, **kwargs):
     )  # fmt: skip
 
 
+def run(bag, out, *options, within_s=240):
+    """Exit code and errors of ``disguisor run``."""
+    process = command("run", "--bag", bag, "--out", out, *options)
+    _, errors = process.communicate(timeout=within_s)
+    return process.returncode, errors
+
+
 @pytest.fixture(scope="module")
 def anonymized(tmp_path_factory):
     folder = tmp_path_factory.mktemp("graph")
     # Who is not found in the first images is known from the next ones, see run/rehearsal.py.
     bag = small_room.write(folder / "in", frames=FRAMES, unseen={0})
-    process = command("run", "--bag", bag, "--out", folder / "out", "--log-dir", folder / "logs")
-    _, errors = process.communicate(timeout=240)
+    code, errors = run(bag, folder / "out", "--log-dir", folder / "logs")
     logs = "".join(p.read_text() for p in (folder / "logs").glob("*.log"))
-    assert process.returncode == 0, errors + logs
+    assert code == 0, errors + logs
     return folder / "out"
 
 
@@ -142,9 +148,8 @@ def test_an_image_without_keypoints_is_withheld_and_holds_up_nothing(tmp_path):
     bag = small_room.write(tmp_path / "in", FRAMES, depth=False, spoil=spoil, rig=rig)
     out = tmp_path / "out: [1] Übung"
     begun = time.monotonic()
-    process = command("run", "--bag", bag, "--out", out)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 1 and time.monotonic() - begun < 60, errors
+    code, errors = run(bag, out)
+    assert code == 1 and time.monotonic() - begun < 60, errors
     assert "13 of 16 frames anonymized, 3 withheld" in errors
     assert "warning: room/cn01: 3 images withheld" in errors
     assert len(list(messages(out, "/anonymized/image_raw"))) == 13
@@ -157,10 +162,8 @@ def test_cameras_that_lost_images_lose_no_others(tmp_path):
         tmp_path / "in", FRAMES, depth=False, rig=small_room.cameras(2),
         spoil=lambda _, camera, index: index in gaps[camera],
     )  # fmt: skip
-    process = command("run", "--bag", bag, "--out", tmp_path / "out")
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert "11 of 11 frames anonymized" in errors
+    code, errors = run(bag, tmp_path / "out")
+    assert code == 0 and "11 of 11 frames anonymized" in errors, errors
 
 
 def test_a_camera_that_starts_late_costs_the_others_no_image(tmp_path):
@@ -169,10 +172,8 @@ def test_a_camera_that_starts_late_costs_the_others_no_image(tmp_path):
         tmp_path / "in", 14, rig=small_room.cameras(2),
         spoil=lambda _, camera, index: camera == "cn02" and index < 10,
     )  # fmt: skip
-    process = command("run", "--bag", bag, "--out", tmp_path / "out")
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert "18 of 18 frames anonymized" in errors
+    code, errors = run(bag, tmp_path / "out")
+    assert code == 0 and "18 of 18 frames anonymized" in errors, errors
 
 
 def test_keypoints_of_a_slow_detector_are_recorded_long_after_their_images(tmp_path):
@@ -185,10 +186,8 @@ def test_keypoints_of_a_slow_detector_are_recorded_long_after_their_images(tmp_p
         ]
         for time_ns, connection, raw in sorted(played, key=lambda one: one[0]):
             writer.write(connection.topic, connection.msgtype, time_ns, raw)
-    process = command("run", "--bag", bag, "--out", tmp_path / "out")
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert f"{2 * FRAMES} of {2 * FRAMES} frames anonymized" in errors
+    code, errors = run(bag, tmp_path / "out")
+    assert code == 0 and f"{2 * FRAMES} of {2 * FRAMES} frames anonymized" in errors, errors
 
 
 def test_ctrl_c_leaves_a_readable_bag(tmp_path):
@@ -209,9 +208,8 @@ def test_ctrl_c_leaves_a_readable_bag(tmp_path):
 
 def test_compressed_images_are_recorded_instead_of_raw_ones(tmp_path):
     bag = small_room.write(tmp_path / "in", frames=2)
-    process = command("run", "--bag", bag, "--out", tmp_path / "out", "--compressed", "png")
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
+    code, errors = run(bag, tmp_path / "out", "--compressed", "png")
+    assert code == 0, errors
     with open_bag(tmp_path / "out") as reader:
         assert "/cn01/anonymized/image_raw" not in reader.topics
     found = list(messages(tmp_path / "out", "/anonymized/image_raw/compressed"))
@@ -248,9 +246,8 @@ def test_a_stage_that_dies_ends_the_run_without_a_bag(tmp_path):
 def test_a_stage_that_cannot_work_as_configured_is_wrong_input(tmp_path, parameters, line):
     bag, config = small_room.write(tmp_path / "in", frames=1), tmp_path / "my.yaml"
     config.write_text(f"/pose3d: {parameters}")
-    process = command("run", "--bag", bag, "--out", tmp_path / "out", "--config", config)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2 and not list(tmp_path.glob("out*")), errors
+    code, errors = run(bag, tmp_path / "out", "--config", config, within_s=60)
+    assert code == 2 and not list(tmp_path.glob("out*")), errors
     assert line in errors and "Traceback" not in errors and "[FATAL]" not in errors
 
 

@@ -55,22 +55,25 @@ def test_contact_sheet_shows_faces_before_and_after(preview):
     assert after.max() == 0  # and were filled with black
 
 
-def test_video_plays_with_one_frame_an_instant(preview):
+def played(preview):
+    """Frames of the video, and how many there are a second."""
     video = cv2.VideoCapture(str(preview / "pictures" / "before_after.mp4"))
     frames = []
     while (read := video.read())[0]:
         frames.append(read[1])
+    return frames, video.get(cv2.CAP_PROP_FPS)
+
+
+def test_video_plays_with_one_frame_an_instant(preview):
+    frames, fps = played(preview)
     height = media.VIDEO_WIDTH * tiny.HEIGHT // tiny.WIDTH
     assert len(frames) == tiny.FRAMES
     assert frames[0].shape == (2 * height, 2 * media.VIDEO_WIDTH, 3)
-    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+    assert fps == pytest.approx(5)
 
 
 def test_a_withheld_frame_is_shown_as_withheld(preview):
-    video = cv2.VideoCapture(str(preview / "pictures" / "before_after.mp4"))
-    frames = []
-    while (read := video.read())[0]:
-        frames.append(read[1])
+    frames, _ = played(preview)
     height, width = frames[0].shape[0] // 2, media.VIDEO_WIDTH
     shown, withheld = (np.median(frames[i][height:, width:]) for i in (4, 5))
     assert shown > 45 and withheld < 40
