@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disguisor_ros.core.face_detector import FaceDetector, add_faces
-from disguisor_ros.core.instant_queue import InstantQueue
-from disguisor_ros.core.onnx_session import Letterbox
 from disguisor_ros.core.pose2d import PoseDetector, load_detector, load_model, regions_of
 from disguisor_ros.core.pose2d.detector import _tiles, merge, unexplained
+from disguisor_ros.core.pose2d.face_detector import FaceDetector, add_faces
 from disguisor_ros.core.pose2d.families import PoseModel
+from disguisor_ros.core.pose2d.instant_queue import InstantQueue
+from disguisor_ros.core.pose2d.onnx_session import Letterbox
 from disguisor_ros.pose_models import default_face_model, default_model, reference_image
 
 onnx = pytest.importorskip("onnx", reason="requirements-pose2d.txt is not installed")

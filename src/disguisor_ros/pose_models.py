@@ -83,8 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Fetch, convert and verify what is not there yet."""
     _install_requirements()
-    from disguisor_ros.core.face_detector import FaceDetector
     from disguisor_ros.core.pose2d import load_model
+    from disguisor_ros.core.pose2d.face_detector import FaceDetector
 
     steps = (
         (default_model(), _make_movenet, lambda path: verify_movenet(load_model("movenet", path))),

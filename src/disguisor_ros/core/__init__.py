@@ -5,7 +5,7 @@ By stage; the first module of each has what the node calls.
 synchronizer
     synchronization
 pose2d, optional
-    pose2d, face_detector, instant_queue, onnx_session
+    pose2d: detector; families, face_detector, onnx_session; instant_queue
 pose3d
     pose3d; detections, association, assignment; multiview: triangulation, refinement;
     posture, placement: people whom one view sees; floor, tracking

@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from disguisor_ros.core.face_detector import FaceDetector
 from disguisor_ros.core.pose2d import MODEL_TYPES, load_detector
+from disguisor_ros.core.pose2d.face_detector import FaceDetector
 from disguisor_ros.errors import UserError
 from disguisor_ros.pose_models import default_face_model, default_model, reference_image
 from disguisor_ros.progress import track

@@ -9,8 +9,8 @@ import numpy as np
 from disguisor_msgs.msg import Keypoints2D, Persons3D
 from disguisor_ros.bridge.images import read_color, to_rgb
 from disguisor_ros.bridge.messages import read_persons, stamp_ns, write_keypoints
-from disguisor_ros.core.instant_queue import InstantQueue
 from disguisor_ros.core.pose2d import MODEL_TYPES, load_detector, regions_of
+from disguisor_ros.core.pose2d.instant_queue import InstantQueue
 from disguisor_ros.nodes.common.process import run_node
 from disguisor_ros.nodes.common.qos import RESULT
 from disguisor_ros.nodes.common.stage import StageNode

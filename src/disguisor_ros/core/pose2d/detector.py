@@ -9,9 +9,9 @@ import numpy as np
 from disguisor_ros.core.assignment import assign
 from disguisor_ros.core.boxes import box_iou
 from disguisor_ros.core.detections import similarity
-from disguisor_ros.core.face_detector import FaceDetector, add_faces
-from disguisor_ros.core.onnx_session import check_image
+from disguisor_ros.core.pose2d.face_detector import FaceDetector, add_faces
 from disguisor_ros.core.pose2d.families import Candidates, PoseModel, load_model
+from disguisor_ros.core.pose2d.onnx_session import check_image
 
 #: Two poses at least this alike (object keypoint similarity) are one person.
 SAME_PERSON_OKS = 0.5

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from disguisor_ros.core.onnx_session import (
+from disguisor_ros.core.pose2d.onnx_session import (
     Letterbox,
     check_image,
     declares,
