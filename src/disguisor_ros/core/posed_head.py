@@ -123,9 +123,12 @@ def pose_head(
     center = vertices.mean(axis=0)
     ends_px = np.empty((0, 2))
     if not _in_view(camera, center, template.radius):
-        margin_m = min(MARGIN_M + MARGIN_SIGMAS * largest_sigma(place), MAX_MARGIN_M)
-        ends_px = _beside(camera, vertices, max(margin_m, MUZZLE_M))
         moved_m = _into_view(center, covariance, nearest_m)
+        sigma_m = largest_sigma(place)
+        if moved_m is not None:
+            sigma_m = min(sigma_m, UNSURE_SIGMA_M)  # more than that is covered from there
+        margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
+        ends_px = _beside(camera, vertices, max(margin_m, MUZZLE_M))
         if moved_m is not None:
             vertices, center = vertices + moved_m, center + moved_m
         elif len(ends_px):
