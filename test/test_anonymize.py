@@ -560,6 +560,20 @@ def test_a_face_half_behind_the_plane_of_a_fisheye_is_covered(angle_deg, ahead_m
     assert len(row) > 50 and touched[row, column].mean() > 0.97
 
 
+@pytest.mark.parametrize("sigma_m", [0.005, 0.08])
+@pytest.mark.parametrize("x, y", [(0.08, 0.2), (0.05, 0.16), (-0.01, 0.112)])
+def test_a_face_beside_a_camera_that_reaches_into_its_image_is_covered(x, y, sigma_m):
+    """Who is that near fills a corner of the image; depth has only the wall behind."""
+    camera = front_camera(focal=150)
+    head = head_at(TEMPLATE, x, y, away_deg=np.rad2deg(np.arctan2(y, x)), sigma_m=sigma_m)
+    depth = depth_view(camera, np.full((HEIGHT, WIDTH), 3.0))
+    touched = changed(room(), replace(room(), [head], depth, camera=camera))
+    face = face_pixels(head, camera)
+    assert face.sum() > 100 and touched[face].mean() > 0.97
+    apart = head_at(TEMPLATE, x, y + 0.5, sigma_m=0.02)
+    assert not changed(room(), replace(room(), [apart], depth, camera=camera)).any()
+
+
 def test_what_is_behind_a_face_does_not_cut_into_it_where_depth_sees_past_it():
     """The depth camera hangs 8 cm beside: it saw the wall where this one has half of the face."""
     true, head = head_at(TEMPLATE, 0.6), head_at(TEMPLATE, 0.65, sigma_m=0.15)

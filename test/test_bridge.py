@@ -315,8 +315,12 @@ def test_coarse_triangles_keep_the_shape_on_the_mesh_own_vertices():
 
 
 @pytest.mark.parametrize(
-    "bad", [np.diag([1, 1, 1, 1, 1, -1.0]), np.triu(np.ones((6, 6))), np.eye(6) * 1e9]
-)
+    "bad",
+    [
+        np.diag([1, 1, 1, 1, 1, -1.0]), np.triu(np.ones((6, 6))), np.eye(6) * 1e9,
+        np.zeros((6, 6)), np.diag([1.0, 1, 1, 0, 0, 0]), np.diag([1.0, 1, 0, 1, 1, 1]),
+    ],
+)  # fmt: skip
 def test_a_covariance_that_is_none_is_refused(bad):
     message = messages.write_heads([head()], frame_set())
     message.heads[0].pose.covariance = bad.ravel()

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from head_scene import ball_template, front_camera, head_at, keypoints_of
+from head_scene import ball_template, depth_view, front_camera, head_at, keypoints_of
 from scipy.spatial.transform import Rotation
 
 from disguisor_ros.core.anonymize import FaceRenderer
 from disguisor_ros.core.calibration_watch import CalibrationWatch, suspicion
 from disguisor_ros.core.cameras import Camera
 from disguisor_ros.core.covariance import largest_sigma
+from disguisor_ros.core.rendering import EmbreeBackend, Window
 from disguisor_ros.core.sightings import Sighting, sight_heads
 
 TEMPLATE = ball_template()
@@ -40,11 +41,13 @@ def test_a_turned_camera_has_all_faces_aside():
     watch, heads = watched(camera, 40, believed=turned(camera, 20))
     (x, _), (_, y) = np.sqrt(np.abs(watch.covariance))
     assert 0.03 < x < 0.055 and y < 0.01 and watch.off_m == pytest.approx(x, rel=0.05)
-    across = camera.tf_camera_world[:3, :3]
     for head, doubted in zip(heads, watch.doubted(camera, heads), strict=True):
-        sigma = np.sqrt(np.diag(across @ doubted.covariance[:3, :3] @ across.T))
-        assert sigma[0] == pytest.approx(np.hypot(x, head.sigma_m), rel=0.01)
-        assert sigma[2] == pytest.approx(head.sigma_m, rel=0.01), "no farther, no nearer"
+        ray = head.tf_world_head[:3, 3] / np.linalg.norm(head.tf_world_head[:3, 3])
+        aside = np.cross(ray, [0, 0, 1])
+        for way in (ray, aside):
+            sigma = np.sqrt(way @ doubted.covariance[:3, :3] @ way)
+            assert sigma == pytest.approx(np.hypot(x, head.sigma_m), rel=0.05)
+        assert doubted.turn_sigma == head.turn_sigma
 
 
 def test_people_who_are_off_to_either_side_do_not_cancel_out():
@@ -107,3 +110,24 @@ def test_faces_are_covered_where_the_image_has_them_although_the_calibration_is_
         covered.append((out != image).any(axis=2)[y, x].mean())
     assert covered[-1] == 1
     assert heads[0].sigma_m == pytest.approx(0.005), "what came in stays"
+
+
+def test_a_face_does_not_hide_itself_where_the_calibration_is_off():
+    """Others have the head 13 cm behind where this camera's depth shows its face."""
+    camera, renderer = front_camera(), FaceRenderer(TEMPLATE)
+    believed = turned(camera, 10)
+    true = [head_at(TEMPLATE, x, y, track_id=i) for i, (x, y) in enumerate(PLACES)]
+    heads = [head_at(TEMPLATE, x + 0.13, y, track_id=i) for i, (x, y) in enumerate(PLACES)]
+    found = np.concatenate([keypoints_of(camera, head, TEMPLATE) for head in true])
+    window = Window(0, 0, camera.width, camera.height)
+    seen = [
+        EmbreeBackend()(camera, camera.to_camera(h.vertices.astype(float)), TEMPLATE.faces, window)
+        for h in true
+    ]
+    depth = depth_view(believed, np.minimum(6.0, np.min([hits.depth_m for hits in seen], axis=0)))
+    image = np.random.default_rng(0).integers(1, 256, (240, 320, 3), dtype=np.uint8)
+    for k in range(20):
+        shown = found if k < 19 else found[1:]
+        out = renderer(image, believed, heads, shown, depth, stamp_ns=k * 10**8).image
+    face = (seen[0].triangle >= 0) & TEMPLATE.on_face[seen[0].triangle]
+    assert (out != image).any(axis=2)[face].mean() > 0.95

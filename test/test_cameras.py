@@ -47,6 +47,16 @@ def test_an_ideal_fisheye_is_not_taken_for_a_pinhole():
     assert np.allclose(lens.undistort(pixel), [[1, 0]], atol=1e-4) and lens.fisheye
 
 
+@pytest.mark.parametrize("angle_deg", [0, 60, 77, 80, 84, 89])
+def test_a_fisheye_is_undistorted_up_to_its_rim(angle_deg):
+    """OpenCV ends at pi/2 focal lengths; this lens has 77 degrees there."""
+    lens = camera("equidistant", [0.1, 0.0, 0.0, 0.0])
+    angle = np.deg2rad(angle_deg)
+    pixel, _ = lens.project(np.array([[np.sin(angle), 0, np.cos(angle)]]))
+    x, y = lens.undistort(pixel)[0]
+    assert np.rad2deg(np.arctan(x)) == pytest.approx(angle_deg, abs=1e-3) and y == 0
+
+
 def test_what_is_out_of_view_does_not_come_back_into_the_image():
     """A polynomial fitted to the image turns around somewhere outside it."""
     lens = camera("plumb_bob", [-0.1, 0.02, 0, 0, -0.002])

@@ -188,6 +188,9 @@ def read_head(message: msg.Head) -> Head:
     skew = np.abs(covariance - covariance.T).max()
     if skew > tiny or np.linalg.eigvalsh(covariance)[0] < -tiny:
         raise ValueError(f"head {message.track_id}: covariance is not symmetric and positive")
+    # sensor_msgs has zeros for "unknown"; taken at their word the cover would be the tightest.
+    if not np.diag(covariance).all():
+        raise ValueError(f"head {message.track_id}: covariance is zero, which tells nothing")
     return Head(
         track_id=message.track_id,
         tf_world_head=rigid(from_quaternion(numbers[3:]), numbers[:3]),

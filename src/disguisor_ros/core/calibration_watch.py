@@ -83,15 +83,25 @@ class CalibrationWatch:
         self.covariance = believed * bounded(aside - usual * np.eye(2))
 
     def doubted(self, camera: Camera, heads: list[Head]) -> list[Head]:
-        """The heads, as much less certain across the camera's view as faces lie aside."""
+        """The heads, as much less certain in the camera's view as faces lie aside.
+
+        Along the view as well: where other cameras have a head farther off than this one's depth
+        shows its face, the face must not pass for something that hides it.
+        """
         if not self.covariance.any():
             return heads
         across = camera.tf_camera_world[:2, :3]
-        more = block_diagonal(across.T @ self.covariance @ across, np.zeros((3, 3)))
-        return [
-            replace(h, covariance=h.covariance + more) if h.covariance.shape == (6, 6) else h
-            for h in heads
-        ]
+        across = across.T @ self.covariance @ across
+        along = largest_sigma(self.covariance) ** 2
+        out = []
+        for head in heads:
+            if head.covariance.shape == (6, 6):
+                ray = head.tf_world_head[:3, 3] - camera.center
+                more = across + along / max(ray @ ray, 1e-9) * np.outer(ray, ray)
+                covariance = head.covariance + block_diagonal(more, np.zeros((3, 3)))
+                head = replace(head, covariance=covariance)
+            out.append(head)
+        return out
 
 
 def suspicion(off_m: float) -> str:

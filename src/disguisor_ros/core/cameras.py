@@ -176,10 +176,13 @@ class Camera:
         if len(flat) == 0:
             return pixels.copy()
         if self.fisheye:
-            out = cv2.fisheye.undistortPoints(flat, self.matrix, self.distortion)
-        else:
-            criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 1e-9)
-            out = cv2.undistortPointsIter(flat, self.matrix, self.distortion, None, None, criteria)
+            # OpenCV takes all beyond pi/2 focal lengths of the axis for lying there, wherever the
+            # lens shows it.
+            image = pixels @ self._inverse[:2, :2].T + self._inverse[:2, 2]
+            radius = np.linalg.norm(image, axis=-1, keepdims=True)
+            return image * np.tan(np.interp(radius, *self._angles)) / np.maximum(radius, 1e-9)
+        criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 1e-9)
+        out = cv2.undistortPointsIter(flat, self.matrix, self.distortion, None, None, criteria)
         return out.reshape(pixels.shape)
 
     def undistort_grid(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -249,6 +252,18 @@ class Camera:
         image = self._distorted(np.stack([radius, np.zeros_like(radius)], axis=1), radial)[:, 0]
         back = np.flatnonzero(np.diff(image) <= 0)
         return float(radius[back[0]]) if len(back) else np.inf
+
+    @cached_property
+    def _angles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distances from a fisheye's axis in the image, focal lengths, and angles there, radians.
+
+        Up to 89.5 degrees, or where what is farther from the axis is no longer so in the image.
+        """
+        angle = np.deg2rad(np.arange(0.0, 89.505, 0.01))
+        radius = self._distorted(np.outer(np.tan(angle), [1.0, 0.0]), self.distortion)[:, 0]
+        back = np.flatnonzero(np.diff(radius) <= 0)
+        known = slice(back[0] + 1 if len(back) else None)
+        return radius[known], angle[known]
 
     def _distorted(self, points: np.ndarray, distortion: np.ndarray) -> np.ndarray:
         if self.fisheye:

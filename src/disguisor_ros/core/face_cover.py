@@ -193,7 +193,7 @@ def _cover(
     if not reach.any():
         return None
     hidden, measured = np.zeros_like(face), 0.0
-    if depth is not None:
+    if depth is not None and np.isfinite(one.along_m):
         whole = Window(crop.window.x, crop.window.y, *face.shape[::-1])
         margin_m = OCCLUDER_M + OCCLUDER_SIGMAS * one.along_m
         measured = agreement(depth, camera, whole, np.where(face, surface_m, np.inf), margin_m)

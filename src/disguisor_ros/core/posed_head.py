@@ -46,6 +46,9 @@ MUZZLE_M = 0.05
 UNKNOWN_SIGMA_M = 0.1
 UNKNOWN_TURN_DEG = 30.0
 
+#: Nothing nearer to a camera's plane than this is projected, metres.
+_PLANE_M = 0.01
+
 #: A head's window is found from every so many of its vertices, which miss at most so much, metres.
 _SPARSE = 16
 _SPARSE_M = 0.01
@@ -62,11 +65,12 @@ _MAX_RAYS = 160
 class PosedHead:
     """A head in one camera's frame, with the window that it takes up in the image.
 
-    ``sigma_m`` is the standard deviation per axis, ``along_m`` that along the view and ``aside_m``
-    the worst across it. ``turned_m`` is how far over the head's surface the face may reach when it
-    is turned, ``margin_px`` how far the cover reaches around that in the image. Who is unsure may
-    be farther off in one direction: ``ends_px`` (N, 2) are points around the head, margin
-    included, as it looks at both ends of that; none for others.
+    ``sigma_m`` is the standard deviation per axis, ``along_m`` that along the view (inf beside the
+    camera, where depth tells nothing) and ``aside_m`` the worst across it. ``turned_m`` is how far
+    over the head's surface the face may reach when it is turned, ``margin_px`` how far the cover
+    reaches around that in the image. Who is unsure may be farther off in one direction:
+    ``ends_px`` (N, 2) are points around the head, margin included, as it looks at both ends of
+    that, or as it reaches into the image from beside the camera; none for others.
     """
 
     head: Head
@@ -117,15 +121,27 @@ def pose_head(
     nearest_m = 2 * template.radius
     vertices = camera.to_camera(vertices)
     center = vertices.mean(axis=0)
+    ends_px = np.empty((0, 2))
     if not _in_view(camera, center, template.radius):
         moved_m = _into_view(center, covariance, nearest_m)
-        if moved_m is None:
+        sigma_m = largest_sigma(place)
+        if moved_m is not None:
+            sigma_m = min(sigma_m, UNSURE_SIGMA_M)  # more than that is covered from there
+        margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
+        ends_px = _beside(camera, vertices, max(margin_m, MUZZLE_M))
+        if moved_m is not None:
+            vertices, center = vertices + moved_m, center + moved_m
+        elif len(ends_px):
+            # In the camera's plane there is no scale: as large as where heads are in view.
+            center = np.append(center[:2], template.radius)
+        else:
             return None
-        vertices, center = vertices + moved_m, center + moved_m
     distance_m = float(center[2])
     turn_deg = _turn_deg(camera, tf_world_head)
     px_per_m = camera.px_per_m(center)
     along_m, across, moved = _spread(camera, covariance, center)
+    if len(ends_px):
+        along_m = np.inf  # no depth sensor measures a head so near, it sees past it
     detected = sighting.detection >= 0
     if detected:
         # Where this image itself shows the head, only the distance from the camera can be far off.
@@ -142,12 +158,11 @@ def pose_head(
     around_px = max(margin_px, MUZZLE_M * px_per_m)
     around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * px_per_m
     outline = vertices[::_SPARSE]
-    ends_px = np.empty((0, 2))
     if unsure:
         sweep_m = MARGIN_SIGMAS * (aside_m - thin_m) / aside_m**2 * moved @ directions[:, 1]
         sweep_m *= MAX_MARGIN_M / max(MAX_MARGIN_M, np.linalg.norm(sweep_m))
         around_m = max(margin_m, MUZZLE_M) + _SPARSE_M
-        ends_px = _ends(camera, outline, sweep_m, around_m, nearest_m)
+        ends_px = np.vstack([ends_px, _ends(camera, outline, sweep_m, around_m, nearest_m)])
     window = _window(camera, outline, around_px, ends_px)
     if window is None:
         return None
@@ -180,6 +195,19 @@ def _into_view(
     if lacking_m > MARGIN_SIGMAS * np.sqrt(toward[2]):
         return None
     return lacking_m / toward[2] * toward
+
+
+def _beside(camera: Camera, vertices: np.ndarray, margin_m: float) -> np.ndarray:
+    """Pixels (N, 2) around a head beside a camera that may reach into its image; else none.
+
+    What lies in the camera's plane, or behind it, is taken for just before it: in the image the
+    head goes on to infinity in that direction.
+    """
+    arms = vertices - vertices.mean(axis=0)
+    grown = vertices + margin_m * arms / np.linalg.norm(arms, axis=1, keepdims=True)
+    grown[:, 2] = np.maximum(grown[:, 2], _PLANE_M)
+    pixels, _ = camera.project_camera(grown)
+    return pixels if camera.inside(pixels).any() else np.empty((0, 2))
 
 
 def _spread(
