@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rclpy.serialization import serialize_message
 from room import camera_ring, person, seen
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
@@ -24,9 +25,18 @@ from tf2_msgs.msg import TFMessage
 from disguisor_msgs.msg import CameraStamps, FrameSet, Heads, Keypoints2D, PersonKeypoints2D
 from disguisor_ros.bridge import calibration
 from disguisor_ros.bridge.images import fill_image
-from disguisor_ros.bridge.messages import time_message
+from disguisor_ros.bridge.messages import (
+    read_frame_set,
+    time_message,
+    write_heads,
+    write_transform,
+)
 from disguisor_ros.core.anonymize import AnonymizedImage, blank
+from disguisor_ros.core.cameras import rigid
+from disguisor_ros.core.covariance import pose_covariance
+from disguisor_ros.core.head_template import HeadTemplate
 from disguisor_ros.core.pose3d import PoseEstimator
+from disguisor_ros.core.types import Head
 from disguisor_ros.nodes import face_renderer, pose3d
 from disguisor_ros.nodes.common import managed_node, stage
 from disguisor_ros.nodes.face_renderer import FaceRendererNode, ImageOutlet
@@ -421,6 +431,40 @@ def test_a_calibration_that_is_again_what_it_was_is_used_at_once(bench, clock):
     assert bench.withheld == {"no calibration": 1}
 
 
+def test_a_camera_that_was_knocked_replaces_where_it_looks(bench):
+    """Heads of a camera that is turned by 5 degrees lie 5 of its pixels aside."""
+    template = HeadTemplate.load()
+    tf = rigid(Rotation.from_euler("z", -90, degrees=True).as_matrix(), [0.0, 1.5, 0.0])
+    head = Head(
+        1, tf, template.place(tf), pose_covariance(1e-5 * np.eye(3), 2.0), "registered", 1.0
+    )
+    turned = rigid(Rotation.from_euler("z", 5, degrees=True).as_matrix(), np.zeros(3))
+    middle = []
+    for stamp, move in ((SECOND, np.eye(4)), (2 * SECOND, turned)):
+        bench.color(stamp)
+        bench.keypoints(stamp)
+        frames = FrameSet(header=_header(stamp))
+        frames.cameras = [CameraStamps(camera="cam", color=time_message(stamp))]
+        frames.cameras[0].move = write_transform(move)
+        bench.tell("/disguisor/heads", write_heads([head], frames))
+        (region,) = bench.offered["/cam/anonymized/regions"].sent[-1].regions
+        middle.append(np.reshape(region.polygon, (-1, 2)).mean(axis=0))
+    assert bench.out == [SECOND, 2 * SECOND]
+    np.testing.assert_allclose(middle[1] - middle[0], [60 * np.tan(np.radians(5)), 0], atol=1.0)
+
+
+@pytest.mark.parametrize("broken", [{"w": 0.0}, {"x": 0.3}, {"z": np.nan}])
+def test_heads_of_a_camera_that_is_moved_by_nonsense_open_nothing(bench, broken):
+    bench.color(SECOND)
+    bench.keypoints(SECOND)
+    frames = FrameSet(header=_header(SECOND))
+    frames.cameras = [CameraStamps(camera="cam", color=time_message(SECOND))]
+    for name, value in broken.items():
+        setattr(frames.cameras[0].move.rotation, name, value)
+    bench.tell("/disguisor/heads", Heads(header=_header(SECOND), frame_set=frames))
+    assert bench.out == [] and "transform" in bench.last_problem
+
+
 class Watcher(Pose3DNode):
     listen = Bench.listen
     offer = Bench.offer
@@ -525,6 +569,28 @@ def test_cameras_that_agree_on_nobody_and_wrong_depth_are_closed(two_cameras):
     left.clear()
     see(150, 1.0)
     assert len(left) == 1 and "same people" not in node.health(1)[1]
+
+
+def test_a_camera_that_was_knocked_is_moved_for_all_stages_and_named(two_cameras):
+    node, right = two_cameras, camera_ring(4)
+    rotation = Rotation.from_euler("z", 2, degrees=True).as_matrix()
+    center = right["cam2"].center
+    rig = right | {"cam2": right["cam2"].moved(rigid(rotation, center - rotation @ center))}
+    node.cameras, node.warm_up_ns = list(rig), 0
+    node.known_cameras = lambda names, kind="color": {name: rig[name] for name in names}
+    people = [person(-0.9, 0.4), person(0.8, -0.6), person(0.2, 0.9), person(-0.4, -0.9)]
+    rng = np.random.default_rng(0)
+    for k in range(1, 15):
+        frames = FrameSet(header=_header(k * SECOND // 5))
+        for name, found in seen(people, right, 2.0, rng=rng).items():
+            frames.cameras.append(CameraStamps(camera=name, color=frames.header.stamp))
+            node.rendezvous.put((name, "keypoints"), k * SECOND // 5, found)
+        node.tell("/disguisor/frame_set", frames)
+    moves = read_frame_set(node.offered["/disguisor/persons3d"].sent[-1].frame_set).moves
+    assert list(moves) == ["cam2"]
+    seen_from = rig["cam2"].moved(moves["cam2"]).tf_world_camera
+    np.testing.assert_allclose(seen_from, right["cam2"].tf_world_camera, atol=0.01)
+    assert "cam2: it looks 2.0 degrees aside" in node.health(1)[1]
 
 
 def test_two_graphs_on_one_domain_open_nothing(ros, clock, monkeypatch):

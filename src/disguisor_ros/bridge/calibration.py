@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from disguisor_ros.core.cameras import Camera, invert_rigid, rigid
-from disguisor_ros.core.rotations import from_quaternion
+from disguisor_ros.bridge.messages import read_transform
+from disguisor_ros.core.cameras import Camera, invert_rigid
 
 #: Frame of all poses, where the configuration names no other.
 WORLD_FRAME = "world"
@@ -59,7 +59,7 @@ class CameraRig:
             child = stamped.child_frame_id.lstrip("/")
             parent = stamped.header.frame_id.lstrip("/")
             try:
-                tf_parent_child = _matrix(stamped.transform)
+                tf_parent_child = read_transform(stamped.transform)
             except ValueError as error:
                 problems.append(f"/tf_static: {parent} -> {child}: {error}")
                 continue
@@ -234,13 +234,3 @@ def _check_resolution(camera: Camera, name: str) -> None:
             f"{name}/camera_info: k is of images of about {meant[0]:.0f}x{meant[1]:.0f}, not of"
             f" {camera.width}x{camera.height}; publish that of the image as it is"
         )
-
-
-def _matrix(transform) -> np.ndarray:
-    t, q = transform.translation, transform.rotation
-    numbers = np.array([t.x, t.y, t.z, q.x, q.y, q.z, q.w])
-    if not np.isfinite(numbers).all():
-        raise ValueError("the transform has numbers that are not finite")
-    if abs(np.linalg.norm(numbers[3:]) - 1) > 0.01:
-        raise ValueError(f"the quaternion's norm is {np.linalg.norm(numbers[3:]):.3f}, not 1")
-    return rigid(from_quaternion(numbers[3:]), numbers[:3])

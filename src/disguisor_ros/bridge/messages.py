@@ -10,7 +10,7 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Pose, PoseWithCovariance
+from geometry_msgs.msg import Pose, PoseWithCovariance, Transform
 
 from disguisor_msgs import msg
 from disguisor_ros.core.cameras import rigid
@@ -86,8 +86,34 @@ def write_keypoints(header, keypoints: np.ndarray) -> msg.Keypoints2D:
     )
 
 
+def read_transform(transform: Transform) -> np.ndarray:
+    """Matrix (4, 4) of a geometry_msgs/Transform.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite or the quaternion's norm is not 1.
+    """
+    t, q = transform.translation, transform.rotation
+    numbers = np.array([t.x, t.y, t.z, q.x, q.y, q.z, q.w])
+    if not np.isfinite(numbers).all():
+        raise ValueError("the transform has numbers that are not finite")
+    if abs(np.linalg.norm(numbers[3:]) - 1) > 0.01:
+        raise ValueError(f"the quaternion's norm is {np.linalg.norm(numbers[3:]):.3f}, not 1")
+    return rigid(from_quaternion(numbers[3:]), numbers[:3])
+
+
+def write_transform(tf: np.ndarray) -> Transform:
+    """geometry_msgs/Transform of a rigid transform (4, 4)."""
+    out = Transform()
+    t, q = out.translation, out.rotation
+    t.x, t.y, t.z = map(float, tf[:3, 3])
+    q.x, q.y, q.z, q.w = map(float, to_quaternion(tf[:3, :3]))
+    return out
+
+
 def read_frame_set(message: msg.FrameSet) -> FrameSet:
-    """FrameSet of stamps."""
+    """FrameSet of stamps; ValueError when a camera is moved by what is no transform."""
     out = FrameSet(stamp_ns(message.header.stamp))
     _check_count(message.cameras, "cameras")
     for entry in message.cameras:
@@ -95,6 +121,8 @@ def read_frame_set(message: msg.FrameSet) -> FrameSet:
         depth = stamp_ns(entry.depth)
         if depth:
             out.depth_ns[entry.camera] = depth
+        if entry.move != Transform():
+            out.moves[entry.camera] = read_transform(entry.move)
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import cv2
@@ -127,6 +127,15 @@ class Camera:
         if self.fisheye and aside > 1e-6:
             return self.matrix[0, 0] * np.arctan2(aside, point[2]) / aside
         return self.matrix[0, 0] / point[2]
+
+    def moved(self, move: np.ndarray | None) -> Camera:
+        """The camera after a rigid transform of the world (4, 4), metres, has moved it.
+
+        Itself with None.
+        """
+        if move is None:
+            return self
+        return replace(self, tf_camera_world=self.tf_camera_world @ invert_rigid(move))
 
     def to_camera(self, points_world: np.ndarray) -> np.ndarray:
         """Points of the world in the camera frame, shape (..., 3), metres."""

@@ -6,6 +6,8 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 #: A stamp this far behind the newest one of its topic is a clock jump (a bag that loops): all
 #: starts anew.
 JUMP_NS = 1_000_000_000
@@ -21,6 +23,9 @@ class FrameSet:
         Earliest colour stamp of the set.
     color_ns, depth_ns, keypoints_ns : dict of str to int
         Camera -> header stamp.
+    moves : dict of str to ndarray, shape (4, 4)
+        Camera -> how it is moved in the world from where its calibration has it, for
+        :meth:`disguisor_ros.core.cameras.Camera.moved`; those that are not are left out.
     arrived_ns : int
         Monotonic time at which the set was opened.
     """
@@ -29,6 +34,7 @@ class FrameSet:
     color_ns: dict[str, int] = field(default_factory=dict)
     depth_ns: dict[str, int] = field(default_factory=dict)
     keypoints_ns: dict[str, int] = field(default_factory=dict)
+    moves: dict[str, np.ndarray] = field(default_factory=dict)
     arrived_ns: int = 0
 
     @property

@@ -137,10 +137,10 @@ class FaceRendererNode(StageNode):
         color = stamps.color_ns.get(self.camera)
         if color is None:
             return
-        depth = stamps.depth_ns.get(self.camera)
+        depth, move = stamps.depth_ns.get(self.camera), stamps.moves.get(self.camera)
         wants = [((self.camera, kind), color) for kind in ("color", "keypoints")]
         wants += [((self.camera, "depth"), depth)] if depth else []
-        self.submit((color, depth, read_heads(message)), wants)
+        self.submit((color, depth, move, read_heads(message)), wants)
 
     def work(self):
         for job in self.ready():
@@ -186,7 +186,7 @@ class FaceRendererNode(StageNode):
                 return
             self._withhold(stamp, "no heads in time")
 
-    def _process(self, color: int, depth: int | None, heads):
+    def _process(self, color: int, depth: int | None, move: np.ndarray | None, heads):
         started = time.monotonic_ns()
         # Heads come in the order of their stamps: what is older has been left out.
         for older in [stamp for stamp in self.waiting if stamp < color]:
@@ -200,7 +200,7 @@ class FaceRendererNode(StageNode):
             self._withhold(color, "no keypoints")
             return
         try:
-            camera = self.rig.camera((self.camera, "color"))
+            camera = self.rig.camera((self.camera, "color")).moved(move)
         except ValueError as error:
             self._withhold(color, "no calibration")
             self.dropped("no calibration", str(error))
@@ -208,7 +208,8 @@ class FaceRendererNode(StageNode):
         try:
             self.rig.check_frame((self.camera, "color"), message.header.frame_id)
             image, encoding = self._decode(message)
-            view = self.depth_views({self.camera: depth} if depth else {}).get(self.camera)
+            stamps = {self.camera: depth} if depth else {}
+            view = self.depth_views(stamps, {self.camera: move}).get(self.camera)
             anonymized = self.renderer(
                 image,
                 camera,

@@ -54,7 +54,8 @@ class HeadRegistrarNode(StageNode):
 
     def _register(self, frame_set_message, frame_set, bodies):
         started = time.monotonic_ns()
-        heads = self.registrar(bodies, self.depth_views(frame_set.depth_ns), frame_set.stamp_ns)
+        depth = self.depth_views(frame_set.depth_ns, frame_set.moves)
+        heads = self.registrar(bodies, depth, frame_set.stamp_ns)
         message = write_heads(heads, frame_set_message)
         self.publisher.publish(message)
         if self.marker_publisher.get_subscription_count():

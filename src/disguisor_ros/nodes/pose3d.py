@@ -9,10 +9,11 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from disguisor_msgs.msg import FrameSet, Persons3D
 from disguisor_ros.bridge.diagnostics import DOUBT
-from disguisor_ros.bridge.messages import read_frame_set, write_persons
+from disguisor_ros.bridge.messages import read_frame_set, write_persons, write_transform
 from disguisor_ros.core.agreement import QUARTERED, Agreement, doubt
 from disguisor_ros.core.depth_watch import DepthWatch, misfit
 from disguisor_ros.core.pose3d import PoseEstimator
+from disguisor_ros.core.self_calibration import SelfCalibration, turned
 from disguisor_ros.nodes.common.process import run_node
 from disguisor_ros.nodes.common.qos import RESULT, WORK
 from disguisor_ros.nodes.common.stage import StageNode
@@ -59,6 +60,7 @@ class Pose3DNode(StageNode):
     def connect(self):
         # Not with each clock jump: of a recording in a loop too little would be seen to judge.
         self.agreement, self.depth_watch = Agreement(), DepthWatch()
+        self.calibration = SelfCalibration()
         self.publisher = self.offer(Persons3D, "/disguisor/persons3d", RESULT)
         self.listen_calibration("color", *(["depth"] if self.use_depth else []))
         self.listen_keypoints(self.cameras)
@@ -103,6 +105,8 @@ class Pose3DNode(StageNode):
     def _estimate(self, message, frame_set):
         started = time.monotonic_ns()
         cameras = self.known_cameras(frame_set.color_ns)
+        moves = self.calibration.moves(cameras)
+        cameras = {c: camera.moved(moves.get(c)) for c, camera in cameras.items()}
         keypoints = {}
         for camera in cameras:
             found = self.stored((camera, "keypoints"), frame_set.color_ns[camera])
@@ -117,7 +121,7 @@ class Pose3DNode(StageNode):
                 )
             else:
                 keypoints[camera] = found
-        depth = self.depth_views(frame_set.depth_ns) if self.use_depth else {}
+        depth = self.depth_views(frame_set.depth_ns, moves) if self.use_depth else {}
         persons = self.estimator(
             keypoints,
             {c: cameras[c] for c in keypoints},
@@ -131,6 +135,8 @@ class Pose3DNode(StageNode):
             c for c in message.cameras if c.camera in keypoints and c.camera not in self._wrong
         ]
         for entry in message.cameras:
+            if entry.camera in moves:
+                entry.move = write_transform(moves[entry.camera])
             if self.depth_watch.wrong(entry.camera):  # the stages after this go by these stamps
                 entry.depth = Time()
         if time.monotonic_ns() < self._alone_from_ns:
@@ -149,9 +155,12 @@ class Pose3DNode(StageNode):
 
     def _watch(self, keypoints, cameras, persons, stamp_ns: int, depth) -> None:
         """Hold the cameras and their depth against each other."""
+        self.calibration.look(persons, keypoints, cameras, stamp_ns)
         self.agreement.look(keypoints, cameras, persons, stamp_ns)
         self.depth_watch.look(keypoints, persons, depth)
-        lines = {camera: doubt(share) for camera, share in self.agreement.shares.items()}
+        lines = {camera: turned(self.calibration.turn_deg(camera)) for camera in keypoints}
+        shares = self.agreement.shares.items()
+        lines |= {camera: line for camera, share in shares if (line := doubt(share))}
         quartered = [camera for camera in keypoints if self.agreement.quartered(camera)]
         lines |= dict.fromkeys(quartered, QUARTERED)
         for camera in filter(self.depth_watch.wrong, depth):

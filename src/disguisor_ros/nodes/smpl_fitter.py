@@ -64,6 +64,7 @@ class SmplFitterNode(StageNode):
     def _fit(self, frame_set_message, frame_set, persons):
         started = time.monotonic_ns()
         cameras = self.known_cameras(frame_set.color_ns)
+        cameras = {c: camera.moved(frame_set.moves.get(c)) for c, camera in cameras.items()}
         keypoints = {c: self.stored((c, "keypoints"), frame_set.color_ns[c]) for c in cameras}
         named = {c: max((p.detections.get(c, -1) for p in persons), default=-1) for c in cameras}
         keypoints = {c: k for c, k in keypoints.items() if k is not None and named[c] < len(k)}

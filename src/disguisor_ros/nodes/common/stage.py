@@ -200,8 +200,18 @@ class StageNode(ManagedNode):
         if np.array_equal(before, image, equal_nan=True):
             raise ValueError("the same image as before, with another stamp: the sensor hangs")
 
-    def depth_views(self, depth_ns: dict[str, int]) -> dict[str, DepthView]:
-        """Depth images with their cameras; those that are missing or do not fit are left out."""
+    def depth_views(
+        self, depth_ns: dict[str, int], moves: dict[str, np.ndarray]
+    ) -> dict[str, DepthView]:
+        """Depth images with their cameras; those that are missing or do not fit are left out.
+
+        Parameters
+        ----------
+        depth_ns : dict of str to int
+            Camera -> stamp.
+        moves : dict of str to ndarray, shape (4, 4)
+            Cameras that are not where they were calibrated, see :class:`FrameSet`.
+        """
         out = {}
         for name, stamp in depth_ns.items():
             datum = self.stored((name, "depth"), stamp)
@@ -216,7 +226,7 @@ class StageNode(ManagedNode):
                     f" camera_info says {camera.width}x{camera.height}",
                 )
                 continue
-            out[name] = DepthView(camera, image, unit_m)
+            out[name] = DepthView(camera.moved(moves.get(name)), image, unit_m)
         return out
 
     # Jobs.
