@@ -122,7 +122,10 @@ def read_frame_set(message: msg.FrameSet) -> FrameSet:
         if depth:
             out.depth_ns[entry.camera] = depth
         if entry.move != Transform():
-            out.moves[entry.camera] = read_transform(entry.move)
+            try:
+                out.moves[entry.camera] = read_transform(entry.move)
+            except ValueError as error:
+                raise ValueError(f"the move of camera {entry.camera}: {error}") from error
     return out
 
 
