@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,8 +39,9 @@ _POWER = 6
 #: Most cameras are turned by less than this, a few by far more (Cauchy), radians.
 _PRIOR_RAD = 0.004
 
-#: What was seen so long ago counts for a third, seconds.
-_MEMORY_S = 60.0
+#: What was seen so long ago counts for a third, seconds; what is seen sooner after the last look
+#: than this tells nothing new.
+_MEMORY_S, _EVERY_S = 60.0, 0.15
 
 
 @dataclass
@@ -136,16 +138,18 @@ class SelfCalibration:
         stamp_ns : int
             Of the instant.
         """
-        elapsed_s = 0.0 if self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
-        kept = np.exp(-max(elapsed_s, 0.0) / _MEMORY_S)
+        if self._stamp_ns is not None:
+            elapsed_s = (stamp_ns - self._stamp_ns) * 1e-9
+            if 0 <= elapsed_s < _EVERY_S:
+                return
+            for sight in itertools.chain(*(s.values() for s in self._sights.values())):
+                sight.fade(np.exp(-max(elapsed_s, 0.0) / _MEMORY_S))
         self._stamp_ns = stamp_ns
         several = [p for p in persons if p.status == "multiview"]
         views = [cameras[name] for name in keypoints]
         asides = dict(zip(keypoints, _asides(several, keypoints, views), strict=True))
         for name in keypoints:
             sights = self._sights[name]
-            for sight in sights.values():
-                sight.fade(kept)
             for person, normal, right, weight in zip(several, *asides[name], strict=True):
                 if weight:
                     # Of the camera as it was calibrated: what is undone already counts, too.
