@@ -9,6 +9,7 @@ pose2d, optional
 pose3d
     pose3d; detections, association, assignment; multiview: triangulation, refinement;
     posture, placement: people whom one view sees; floor, tracking
+    self_calibration, agreement, depth_watch: whether cameras and their depth are right
 smpl_fitter
     fitting; body_models, observations, head_pose
 head_registrar
