@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,10 +148,9 @@ class SelfCalibration:
         self._stamp_ns = stamp_ns
         several = [p for p in persons if p.status == "multiview"]
         views = [cameras[name] for name in keypoints]
-        asides = dict(zip(keypoints, _asides(several, keypoints, views), strict=True))
-        for name in keypoints:
+        for name, asides in zip(keypoints, _asides(several, keypoints, views), strict=True):
             sights = self._sights[name]
-            for person, normal, right, weight in zip(several, *asides[name], strict=True):
+            for person, normal, right, weight in zip(several, *asides, strict=True):
                 if weight:
                     # Of the camera as it was calibrated: what is undone already counts, too.
                     right = right + normal @ self._turns[name]
@@ -169,7 +169,9 @@ def turned(turn_deg: float) -> str:
     )
 
 
-def _asides(persons: list[Person3D], keypoints: dict[str, np.ndarray], cameras: list[Camera]):
+def _asides(
+    persons: list[Person3D], keypoints: dict[str, np.ndarray], cameras: list[Camera]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """How far aside of each camera's keypoints the others have P people.
 
     Each joint is triangulated anew without the camera that is asked, by least squares from the
@@ -212,8 +214,14 @@ def _asides(persons: list[Person3D], keypoints: dict[str, np.ndarray], cameras: 
         yield _as_one(rays[view], np.linalg.norm(away, axis=-1), off, trust)
 
 
-def _as_one(rays, distance_m, off_m, trust):
-    """Take the joints of each person for one point: what is off within a body is no turn."""
+def _as_one(
+    rays: np.ndarray, distance_m: np.ndarray, off_m: np.ndarray, trust: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Take the joints of each person for one point: what is off within a body is no turn.
+
+    Of joints (P, 17): directions (..., 3), distances, offsets (..., 3) and their inverse
+    covariance (..., 3, 3). Returns what :func:`_asides` yields.
+    """
     share = np.trace(trust, axis1=-2, axis2=-1) / 2
     weight = share.sum(axis=1)
     share = share / np.maximum(weight, 1e-12)[:, None]
