@@ -590,7 +590,7 @@ def test_a_camera_that_was_knocked_is_moved_for_all_stages_and_named(two_cameras
     assert list(moves) == ["cam2"]
     seen_from = rig["cam2"].moved(moves["cam2"]).tf_world_camera
     np.testing.assert_allclose(seen_from, right["cam2"].tf_world_camera, atol=0.01)
-    assert "cam2: it looks 1.9 degrees aside" in node.health(1)[1]
+    assert "cam2: it looks 1.8 degrees aside" in node.health(1)[1]
 
 
 def test_two_graphs_on_one_domain_open_nothing(ros, clock, monkeypatch):

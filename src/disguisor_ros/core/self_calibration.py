@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,7 +41,7 @@ _PRIOR_RAD = 0.004
 
 #: What was seen so long ago counts for a third, seconds; what is seen sooner after the last look
 #: than this tells nothing new.
-_MEMORY_S, _EVERY_S = 60.0, 0.15
+_MEMORY_S, _EVERY_S = 60.0, 0.3
 
 
 @dataclass
@@ -148,7 +147,7 @@ class SelfCalibration:
         self._stamp_ns = stamp_ns
         several = [p for p in persons if p.status == "multiview"]
         views = [cameras[name] for name in keypoints]
-        for name, asides in zip(keypoints, _asides(several, keypoints, views), strict=True):
+        for name, *asides in zip(keypoints, *_asides(several, keypoints, views), strict=True):
             sights = self._sights[name]
             for person, normal, right, weight in zip(several, *asides, strict=True):
                 if weight:
@@ -171,19 +170,20 @@ def turned(turn_deg: float) -> str:
 
 def _asides(
     persons: list[Person3D], keypoints: dict[str, np.ndarray], cameras: list[Camera]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """How far aside of each camera's keypoints the others have P people.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far aside of the keypoints of V cameras the others have P people.
 
     Each joint is triangulated anew without the camera that is asked, by least squares from the
-    rays of the others. Along a ray that alone shows it, it is where the person's joint is.
+    rays of the others. Along a ray that alone shows it, it is where the person's joint is. All
+    joints of a person are taken for one point: what is off within a body is no turn.
 
-    Yields
-    ------
-    normal : ndarray, shape (P, 3, 3)
-    right : ndarray, shape (P, 3)
-        Normal equations of the turn of each camera, one person each, world, radians.
-    weight : ndarray, shape (P,), 1 over square metres
-        Zero of people whom the camera, or no other one, sees.
+    Returns
+    -------
+    normal : ndarray, shape (V, P, 3, 3)
+    right : ndarray, shape (V, P, 3)
+        Normal equations of the turns of the cameras, world, radians.
+    weight : ndarray, shape (V, P), 1 over square metres
+        Zero of people whom the camera does not see.
     """
     rays = np.zeros((len(cameras), len(persons), 17, 3))
     score = np.zeros(rays.shape[:3])
@@ -196,43 +196,31 @@ def _asides(
     known = (score >= _MIN_SCORE) & np.isfinite(rays).all(-1) & np.isfinite(joints).all(-1)
     rays = np.where(known[..., None], rays, 0.0)
     joints = np.nan_to_num(joints)
-    weight = np.where(known, score, 0.0) / _NOISE_M**2
-    across = np.eye(3) - rays[..., :, None] * rays[..., None, :]
+    precision = np.where(known, score, 0.0) / _NOISE_M**2
     centers = np.array([camera.center for camera in cameras]).reshape(-1, 1, 1, 3)
-    pulls = weight[..., None, None] * across
+    across = np.eye(3) - rays[..., :, None] * rays[..., None, :]
+    pulls = precision[..., None, None] * across
     toward = np.einsum("vpjab,vpjb->vpja", pulls, centers - joints)
-    for view in range(len(cameras)):
-        others = pulls.sum(axis=0) - pulls[view] + np.eye(3) / _UNSEEN_M**2
-        covariance = np.linalg.inv(others)
-        moved = np.einsum("pjab,pjb->pja", covariance, toward.sum(axis=0) - toward[view])
-        away = joints + moved - centers[view]
-        off = np.einsum("pjab,pjb->pja", across[view], away)
-        noise = across[view] @ covariance @ across[view]
-        noise += np.eye(3) / np.maximum(weight[view], 1.0)[..., None, None]
-        trust = across[view] @ np.linalg.inv(noise) @ across[view] * known[view][..., None, None]
-        trust /= (1 + (off**2).sum(axis=-1) / _LIMB_M**2)[..., None, None]  # Cauchy
-        yield _as_one(rays[view], np.linalg.norm(away, axis=-1), off, trust)
-
-
-def _as_one(
-    rays: np.ndarray, distance_m: np.ndarray, off_m: np.ndarray, trust: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Take the joints of each person for one point: what is off within a body is no turn.
-
-    Of joints (P, 17): directions (..., 3), distances, offsets (..., 3) and their inverse
-    covariance (..., 3, 3). Returns what :func:`_asides` yields.
-    """
+    covariance = np.linalg.inv(pulls.sum(axis=0) - pulls + np.eye(3) / _UNSEEN_M**2)
+    away_m = joints - centers
+    away_m += np.einsum("vpjab,vpjb->vpja", covariance, toward.sum(axis=0) - toward)
+    off_m = np.einsum("vpjab,vpjb->vpja", across, away_m)
+    noise = across @ covariance @ across
+    noise += np.eye(3) / np.maximum(precision, 1.0)[..., None, None]
+    sure = known / (1 + (off_m**2).sum(axis=-1) / _LIMB_M**2)  # Cauchy
+    trust = across @ np.linalg.inv(noise) @ across * sure[..., None, None]
+    # Of the joints one point.
     share = np.trace(trust, axis1=-2, axis2=-1) / 2
-    weight = share.sum(axis=1)
-    share = share / np.maximum(weight, 1e-12)[:, None]
-    ray = np.einsum("pj,pja->pa", share, rays)
-    ray /= np.maximum(np.linalg.norm(ray, axis=1, keepdims=True), 1e-12)
-    distance_m = (share * distance_m).sum(axis=1)
-    # A turn moves that point by distance * (turn x ray) = -distance * cross @ turn.
-    cross = distance_m[:, None, None] * np.cross(ray[:, None, :], np.eye(3)[None]).swapaxes(1, 2)
-    normal = cross.swapaxes(1, 2) @ trust.sum(axis=1) @ cross
-    right = -np.einsum("pba,pb->pa", cross, np.einsum("pjab,pjb->pa", trust, off_m))
-    return normal, right, weight
+    weight = share.sum(axis=-1)
+    share /= np.maximum(weight, 1e-12)[..., None]
+    ray = np.einsum("vpj,vpja->vpa", share, rays)
+    ray /= np.maximum(np.linalg.norm(ray, axis=-1, keepdims=True), 1e-12)
+    ray *= (share * np.linalg.norm(away_m, axis=-1)).sum(axis=-1)[..., None]
+    # A turn moves it by turn x ray = -cross @ turn.
+    cross = np.cross(ray[..., None, :], np.eye(3)).swapaxes(-1, -2)
+    normal = cross.swapaxes(-1, -2) @ trust.sum(axis=2) @ cross
+    pulled = np.einsum("vpjab,vpjb->vpa", trust, off_m)
+    return normal, -np.einsum("vpba,vpb->vpa", cross, pulled), weight
 
 
 def _turn(sights: list[_Sights]) -> np.ndarray:
