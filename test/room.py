@@ -1,11 +1,13 @@
 """A small made-up room for the tests of pose3d: cameras in a ring, people who stand."""
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
+from disguisor_ros.core.cameras import rigid
 from disguisor_ros.core.skeleton import STANDING_M
 from disguisor_ros.eval.pose3d import ring_of_cameras as camera_ring
 
-__all__ = ["camera_ring", "lying", "person", "seen"]
+__all__ = ["camera_ring", "knocked", "lying", "person", "seen"]
 
 
 def person(x, y, yaw=0.0, size=1.0):
@@ -20,6 +22,12 @@ def lying(yaw):
     x, y, z = person(0, 0).T
     c, s = np.cos(yaw), np.sin(yaw)
     return np.stack([0.9 - z, y, x + 0.95], axis=1) @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+
+
+def knocked(camera, rotvec):
+    """The camera turned about its own centre by a rotation vector of the world, radians."""
+    rotation = Rotation.from_rotvec(rotvec).as_matrix()
+    return camera.moved(rigid(rotation, camera.center - rotation @ camera.center))
 
 
 def seen(bodies, rig, noise_px=0.0, score=0.8, rng=None):

@@ -12,17 +12,17 @@ import pytest
 import rclpy
 import small_room
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import TransformStamped
+from geometry_msgs.msg import Transform, TransformStamped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rclpy.serialization import serialize_message
-from room import camera_ring, person, seen
+from room import camera_ring, knocked, person, seen
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from disguisor_msgs.msg import CameraStamps, FrameSet, Heads, Keypoints2D, PersonKeypoints2D
+from disguisor_msgs.msg import CameraStamps, FrameSet, Keypoints2D, PersonKeypoints2D
 from disguisor_ros.bridge import calibration
 from disguisor_ros.bridge.images import fill_image
 from disguisor_ros.bridge.messages import (
@@ -172,10 +172,11 @@ class Bench(FaceRendererNode):
     def keypoints(self, stamp):
         self.tell("/cam/keypoints2d", Keypoints2D(header=_header(stamp), skeleton="coco17"))
 
-    def head_message(self, stamp, camera="cam"):
+    def head_message(self, stamp, camera="cam", heads=(), move=None):
         frames = FrameSet(header=_header(stamp))
         frames.cameras = [CameraStamps(camera=camera, color=time_message(stamp))]
-        self.tell("/disguisor/heads", Heads(header=_header(stamp), frame_set=frames))
+        frames.cameras[0].move = move or Transform()
+        self.tell("/disguisor/heads", write_heads(heads, frames))
 
     @property
     def out(self):
@@ -443,10 +444,7 @@ def test_a_camera_that_was_knocked_replaces_where_it_looks(bench):
     for stamp, move in ((SECOND, np.eye(4)), (2 * SECOND, turned)):
         bench.color(stamp)
         bench.keypoints(stamp)
-        frames = FrameSet(header=_header(stamp))
-        frames.cameras = [CameraStamps(camera="cam", color=time_message(stamp))]
-        frames.cameras[0].move = write_transform(move)
-        bench.tell("/disguisor/heads", write_heads([head], frames))
+        bench.head_message(stamp, heads=[head], move=write_transform(move))
         (region,) = bench.offered["/cam/anonymized/regions"].sent[-1].regions
         middle.append(np.reshape(region.polygon, (-1, 2)).mean(axis=0))
     assert bench.out == [SECOND, 2 * SECOND]
@@ -457,11 +455,10 @@ def test_a_camera_that_was_knocked_replaces_where_it_looks(bench):
 def test_heads_of_a_camera_that_is_moved_by_nonsense_open_nothing(bench, broken):
     bench.color(SECOND)
     bench.keypoints(SECOND)
-    frames = FrameSet(header=_header(SECOND))
-    frames.cameras = [CameraStamps(camera="cam", color=time_message(SECOND))]
+    move = Transform()
     for name, value in broken.items():
-        setattr(frames.cameras[0].move.rotation, name, value)
-    bench.tell("/disguisor/heads", Heads(header=_header(SECOND), frame_set=frames))
+        setattr(move.rotation, name, value)
+    bench.head_message(SECOND, move=move)
     assert bench.out == [] and "the move of camera cam" in bench.last_problem
 
 
@@ -573,9 +570,7 @@ def test_cameras_that_agree_on_nobody_and_wrong_depth_are_closed(two_cameras):
 
 def test_a_camera_that_was_knocked_is_moved_for_all_stages_and_named(two_cameras):
     node, right = two_cameras, camera_ring(4)
-    rotation = Rotation.from_euler("z", 2, degrees=True).as_matrix()
-    center = right["cam2"].center
-    rig = right | {"cam2": right["cam2"].moved(rigid(rotation, center - rotation @ center))}
+    rig = right | {"cam2": knocked(right["cam2"], [0.0, 0.0, np.radians(2.0)])}
     node.cameras, node.warm_up_ns = list(rig), 0
     node.known_cameras = lambda names, kind="color": {name: rig[name] for name in names}
     people = [person(-0.9, 0.4), person(0.8, -0.6), person(0.2, 0.9), person(-0.4, -0.9)]

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from room import camera_ring, person, seen
+from room import camera_ring, knocked, person, seen
 from scipy.spatial.transform import Rotation
 
-from disguisor_ros.core.cameras import rigid
 from disguisor_ros.core.pose3d import PoseEstimator
 from disguisor_ros.core.self_calibration import SelfCalibration, turned
 
@@ -15,12 +14,6 @@ BODIES = [
     person(-0.9, 0.4), person(0.8, -0.6, yaw=1.5), person(0.2, 0.9, yaw=3.0),
     person(-0.5, -0.9, yaw=-1.0), person(1.2, 0.6, yaw=2.0),
 ]  # fmt: skip
-
-
-def knock(camera, rotvec):
-    """The camera as a calibration has it that is turned by this rotation vector, radians."""
-    rotation = Rotation.from_rotvec(rotvec).as_matrix()
-    return camera.moved(rigid(rotation, camera.center - rotation @ camera.center))
 
 
 def off_deg(camera, other):
@@ -76,7 +69,7 @@ def test_a_camera_that_was_knocked_is_turned_back_about_its_own_centre(way, degr
     rig = camera_ring(count)
     right, down = rig["cam1"].tf_camera_world[:2, :3]
     axis = np.cos(way) * right + np.sin(way) * down
-    wrong = rig | {"cam1": knock(rig["cam1"], np.radians(degrees) * axis)}
+    wrong = rig | {"cam1": knocked(rig["cam1"], np.radians(degrees) * axis)}
     calibration, moved = after(wrong, noisy(BODIES, rig), instants=12)
     # Cameras are made to agree: the others may have turned a little towards it.
     assert off_deg(moved["cam1"], rig["cam1"]) < 0.4 * degrees
@@ -86,7 +79,7 @@ def test_a_camera_that_was_knocked_is_turned_back_about_its_own_centre(way, degr
 
 def test_people_are_where_they_are_again():
     rig = camera_ring(4)
-    wrong = rig | {"cam2": knock(rig["cam2"], [0.0, 0.0, np.radians(2.0)])}
+    wrong = rig | {"cam2": knocked(rig["cam2"], [0.0, 0.0, np.radians(2.0)])}
     found_at = noisy(BODIES, rig)
 
     def error_m(cameras):
@@ -101,14 +94,14 @@ def test_people_are_where_they_are_again():
 def test_one_person_alone_does_not_turn_a_camera_by_three_centimetres():
     """A detector may have him there for as long as he stays."""
     rig = camera_ring(4)
-    wrong = rig | {"cam1": knock(rig["cam1"], [0.0, 0.0, 0.010])}
+    wrong = rig | {"cam1": knocked(rig["cam1"], [0.0, 0.0, 0.010])}
     calibration, _ = after(wrong, noisy(BODIES[:1], rig), instants=100)
     assert calibration.moves(wrong) == {}
 
 
 def test_a_camera_that_is_calibrated_anew_is_believed_anew():
     rig = camera_ring(4)
-    wrong = rig | {"cam1": knock(rig["cam1"], [0.0, 0.0, np.radians(2.0)])}
+    wrong = rig | {"cam1": knocked(rig["cam1"], [0.0, 0.0, np.radians(2.0)])}
     calibration, _ = after(wrong, noisy(BODIES, rig))
     assert list(calibration.moves(wrong)) == ["cam1"]
     assert calibration.moves(rig) == {}
@@ -136,7 +129,7 @@ def test_joints_and_keypoints_that_are_missing_or_broken_tell_nothing():
 def test_what_was_seen_fades():
     """Whoever turns a camera back finds it believed again some minutes later."""
     rig = camera_ring(4)
-    wrong = rig | {"cam1": knock(rig["cam1"], [0.0, 0.0, np.radians(2.0)])}
+    wrong = rig | {"cam1": knocked(rig["cam1"], [0.0, 0.0, np.radians(2.0)])}
     calibration, _ = after(wrong, noisy(BODIES, rig))
     assert calibration.turn_deg("cam1") > 1.5
     after(wrong, noisy(BODIES, wrong), instants=120, calibration=calibration, period_ns=10**9)

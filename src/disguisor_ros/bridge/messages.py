@@ -94,22 +94,38 @@ def read_transform(transform: Transform) -> np.ndarray:
     ValueError
         If a number is not finite or the quaternion's norm is not 1.
     """
-    t, q = transform.translation, transform.rotation
-    numbers = np.array([t.x, t.y, t.z, q.x, q.y, q.z, q.w])
+    numbers = _numbers(transform.translation, transform.rotation)
     if not np.isfinite(numbers).all():
         raise ValueError("the transform has numbers that are not finite")
-    if abs(np.linalg.norm(numbers[3:]) - 1) > 0.01:
-        raise ValueError(f"the quaternion's norm is {np.linalg.norm(numbers[3:]):.3f}, not 1")
-    return rigid(from_quaternion(numbers[3:]), numbers[:3])
+    return _rigid(numbers)
 
 
 def write_transform(tf: np.ndarray) -> Transform:
     """geometry_msgs/Transform of a rigid transform (4, 4)."""
     out = Transform()
-    t, q = out.translation, out.rotation
-    t.x, t.y, t.z = map(float, tf[:3, 3])
-    q.x, q.y, q.z, q.w = map(float, to_quaternion(tf[:3, :3]))
+    _fill(out.translation, out.rotation, tf)
     return out
+
+
+def _numbers(position, quaternion) -> np.ndarray:
+    """Position and quaternion (x, y, z, w) of a message, shape (7,)."""
+    p, q = position, quaternion
+    return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
+
+
+def _rigid(numbers: np.ndarray) -> np.ndarray:
+    """Rigid transform (4, 4) of a position and quaternion (7,), finite; ValueError if none."""
+    norm = np.linalg.norm(numbers[3:])
+    if abs(norm - 1) > 0.01:
+        raise ValueError(f"the quaternion's norm is {norm:.3f}, not 1")
+    return rigid(from_quaternion(numbers[3:]), numbers[:3])
+
+
+def _fill(position, quaternion, tf: np.ndarray) -> None:
+    """Write a rigid transform (4, 4) into the position and quaternion of a message."""
+    position.x, position.y, position.z = map(float, tf[:3, 3])
+    q = quaternion
+    q.x, q.y, q.z, q.w = map(float, to_quaternion(tf[:3, :3]))
 
 
 def read_frame_set(message: msg.FrameSet) -> FrameSet:
@@ -202,13 +218,14 @@ def read_head(message: msg.Head) -> Head:
         If a number is not finite, the quaternion is not a rotation, the covariance none or the
         mesh is cut short.
     """
-    p, q = message.pose.pose.position, message.pose.pose.orientation
-    numbers = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
+    numbers = _numbers(message.pose.pose.position, message.pose.pose.orientation)
     vertices = np.array(message.vertices, dtype=np.float32)
     _check_finite(numbers, f"head {message.track_id}: pose", _MAX_METRE)
     _check_finite(vertices, f"head {message.track_id}: vertices", _MAX_METRE)
-    if abs(np.linalg.norm(numbers[3:]) - 1) > 0.01:
-        raise ValueError(f"head {message.track_id}: the quaternion's norm is not 1")
+    try:
+        tf_world_head = _rigid(numbers)
+    except ValueError as error:
+        raise ValueError(f"head {message.track_id}: {error}") from error
     if len(vertices) % 3 or message.method >= len(_METHODS):
         raise ValueError(f"head {message.track_id} is malformed")
     if not 0 <= message.confidence <= 1:
@@ -224,7 +241,7 @@ def read_head(message: msg.Head) -> Head:
         raise ValueError(f"head {message.track_id}: covariance is zero, which tells nothing")
     return Head(
         track_id=message.track_id,
-        tf_world_head=rigid(from_quaternion(numbers[3:]), numbers[:3]),
+        tf_world_head=tf_world_head,
         vertices=vertices.reshape(-1, 3),
         covariance=covariance,
         method=_METHODS[message.method],
@@ -235,9 +252,7 @@ def read_head(message: msg.Head) -> Head:
 def write_head(head: Head) -> msg.Head:
     """Message of a head."""
     pose = Pose()
-    p, q = pose.position, pose.orientation
-    p.x, p.y, p.z = map(float, head.tf_world_head[:3, 3])
-    q.x, q.y, q.z, q.w = map(float, to_quaternion(head.tf_world_head[:3, :3]))
+    _fill(pose.position, pose.orientation, head.tf_world_head)
     return msg.Head(
         track_id=head.track_id,
         pose=PoseWithCovariance(pose=pose, covariance=head.covariance.ravel()),

@@ -179,17 +179,17 @@ class Camera:
         ndarray, shape (..., 2)
         """
         pixels = np.asarray(pixels, dtype=np.float64)
-        if not self.distorted:
-            return pixels @ self._inverse[:2, :2].T + self._inverse[:2, 2]
+        if self.fisheye or not self.distorted:
+            image = pixels @ self._inverse[:2, :2].T + self._inverse[:2, 2]
+            if not self.fisheye:
+                return image
+            # OpenCV takes all beyond pi/2 focal lengths of the axis for lying there, wherever the
+            # lens shows it.
+            radius = np.linalg.norm(image, axis=-1, keepdims=True)
+            return image * np.tan(np.interp(radius, *self._angles)) / np.maximum(radius, 1e-9)
         flat = np.ascontiguousarray(pixels.reshape(-1, 1, 2))
         if len(flat) == 0:
             return pixels.copy()
-        if self.fisheye:
-            # OpenCV takes all beyond pi/2 focal lengths of the axis for lying there, wherever the
-            # lens shows it.
-            image = pixels @ self._inverse[:2, :2].T + self._inverse[:2, 2]
-            radius = np.linalg.norm(image, axis=-1, keepdims=True)
-            return image * np.tan(np.interp(radius, *self._angles)) / np.maximum(radius, 1e-9)
         criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 1e-9)
         out = cv2.undistortPointsIter(flat, self.matrix, self.distortion, None, None, criteria)
         return out.reshape(pixels.shape)

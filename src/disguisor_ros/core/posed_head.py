@@ -124,11 +124,10 @@ def pose_head(
     ends_px = np.empty((0, 2))
     if not _in_view(camera, center, template.radius):
         moved_m = _into_view(center, covariance, nearest_m)
-        sigma_m = largest_sigma(place)
-        if moved_m is not None:
-            sigma_m = min(sigma_m, UNSURE_SIGMA_M)  # more than that is covered from there
-        margin_m = min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
-        ends_px = _beside(camera, vertices, max(margin_m, MUZZLE_M))
+        # Of who is moved into view, more than that is covered from there.
+        most_m = np.inf if moved_m is None else UNSURE_SIGMA_M
+        beside_m = _margin_m(min(largest_sigma(place), most_m))
+        ends_px = _beside(camera, vertices, max(beside_m, MUZZLE_M))
         if moved_m is not None:
             vertices, center = vertices + moved_m, center + moved_m
         elif len(ends_px):
@@ -153,7 +152,7 @@ def pose_head(
     unsure = not detected and np.hypot(aside_m, FACE_ARM_M * turn_sigma) > UNSURE_SIGMA_M
     turned_m = MARGIN_SIGMAS * FACE_ARM_M * turn_sigma
     off_m = thin_m if unsure else np.hypot(aside_m, OUTLINE_ARM_M * turn_sigma)
-    margin_m = min(MARGIN_M + MARGIN_SIGMAS * off_m, MAX_MARGIN_M)
+    margin_m = _margin_m(off_m)
     margin_px = max(margin_m * px_per_m, MIN_MARGIN_PX)
     around_px = max(margin_px, MUZZLE_M * px_per_m)
     around_px += np.abs(sighting.shift_px).max() + _SPARSE_M * px_per_m
@@ -173,6 +172,11 @@ def pose_head(
         head, sighting, vertices, normals, distance_m, turn_deg, sigma_m, along_m, aside_m,
         turned_m, margin_px, ends_px, px_per_m, window, rotation[:, 0],
     )  # fmt: skip
+
+
+def _margin_m(sigma_m: float) -> float:
+    """How far a cover reaches around what is known to ``sigma_m``, metres."""
+    return min(MARGIN_M + MARGIN_SIGMAS * sigma_m, MAX_MARGIN_M)
 
 
 def _in_view(camera: Camera, center: np.ndarray, radius_m: float) -> bool:

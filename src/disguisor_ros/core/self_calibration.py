@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -142,8 +141,10 @@ class SelfCalibration:
             elapsed_s = (stamp_ns - self._stamp_ns) * 1e-9
             if 0 <= elapsed_s < _EVERY_S:
                 return
-            for sight in itertools.chain(*(s.values() for s in self._sights.values())):
-                sight.fade(np.exp(-max(elapsed_s, 0.0) / _MEMORY_S))
+            kept = np.exp(-max(elapsed_s, 0.0) / _MEMORY_S)
+            for sights in self._sights.values():
+                for sight in sights.values():
+                    sight.fade(kept)
         self._stamp_ns = stamp_ns
         several = [p for p in persons if p.status == "multiview"]
         views = [cameras[name] for name in keypoints]
